@@ -1,0 +1,42 @@
+# make demo | make test | make caption IMAGE=dog.jpg | make train | make lint | make types
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DATA ?= ../shared/data/flickr8k
+WEIGHTS ?= ../shared/weights
+OUT ?= runs/flickr8k
+
+.PHONY: setup demo caption test lint types train
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet uv
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[train,dev]"
+	touch $@
+
+demo: setup
+	$(VENV)/bin/hf-captioner demo
+
+caption: setup
+	$(VENV)/bin/hf-captioner caption "$(IMAGE)"
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: setup
+	$(VENV)/bin/mypy
+
+# Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
+train: setup weights/resnet50.safetensors
+	$(RUN) -m train.fit train/recipes/flickr8k.yaml --data $(DATA) --out $(OUT) \
+		--backbone weights/resnet50.safetensors --weights-license $(WEIGHTS)/LICENSE.weights
+	$(RUN) -m train.evaluate --data $(DATA) --model $(OUT)/best --write-results
+
+weights/resnet50.safetensors: | setup
+	$(RUN) $(WEIGHTS)/expand.py weights

@@ -1,0 +1,195 @@
+"""`hf-captioner`: caption photographs, open the page, push to the Hub. Results on stdout, everything else on stderr.
+
+Exit codes: 0 all well; 1 some photographs failed, each named on stderr, or the work could not be done; 2 bad usage.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import runpy
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_captioner.config import ConfigError, SearchConfig
+
+if TYPE_CHECKING:
+    from hf_captioner.caption import Caption
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+"""What counts as a picture in a folder; a path given by name is always tried."""
+
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for each field of SearchConfig; one that is not given leaves the checkpoint's own setting."""
+    group = parser.add_argument_group("search", "what is not given is as the checkpoint says")
+    for field in dataclasses.fields(SearchConfig):
+        flag, kind = f"--{field.name.replace('_', '-')}", typing.get_type_hints(SearchConfig)[field.name]
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        elif isinstance(kind, types.GenericAlias):
+            group.add_argument(flag, nargs="+", metavar="WORD", default=None)
+        else:
+            group.add_argument(flag, type=kind, default=None, metavar=kind.__name__.upper())
+
+
+def search_from(options: argparse.Namespace) -> dict[str, Any]:
+    """The search fields that were given on the command line."""
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(SearchConfig)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    from hf_captioner.hub import CheckpointError  # the imports below take seconds, and --help needs none of them
+
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except (CheckpointError, ConfigError) as error:
+        print(f"hf-captioner: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hf-captioner", description="Captions that show where the model looked.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    caption = commands.add_parser("caption", help="caption photographs", description="Caption photographs.")
+    caption.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a picture, a folder of pictures, or - for paths on stdin"
+    )
+    form = caption.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line, with every word's probability")
+    form.add_argument("--csv", action="store_true", help="columns path, caption, score")
+    caption.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a contact sheet for each photograph")
+    caption.add_argument("--batch-size", type=int, default=32)
+    _add_model(caption)
+    add_search_flags(caption)
+    caption.set_defaults(run=_caption)
+
+    demo = commands.add_parser("demo", help="open the web page on this machine")
+    _add_model(demo)
+    demo.add_argument("--port", type=int, help="the first free one from 7860 on without it")
+    demo.set_defaults(run=_demo)
+
+    push = commands.add_parser("push", help="push a checkpoint to the Hub")
+    push.add_argument("repo_id", metavar="REPO_ID")
+    push.add_argument("--checkpoint", dest="model", metavar="DIR", help="a folder; without it the bundled checkpoint")
+    push.add_argument("--private", action="store_true", default=None)
+    push.add_argument("--overwrite-card", action="store_true", help="also replace a card that is there already")
+    push.set_defaults(run=_push)
+
+    space = commands.add_parser("push-space", help="create or update the web page as a Space")
+    space.add_argument("repo_id", metavar="REPO_ID")
+    space.add_argument("--private", action="store_true", default=None)
+    space.set_defaults(run=_push_space)
+
+    info = commands.add_parser("info", help="what a checkpoint is")
+    _add_model(info)
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="ID", help="a folder or Hub id; without it the bundled checkpoint")
+
+
+def _caption(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from hf_captioner.images import ImageError
+    from hf_captioner.model import ImageCaptioner
+
+    failed = 0
+    paths = list(_paths(options.paths))
+    captioner = ImageCaptioner.from_pretrained(options.model)
+    if options.heatmaps:
+        options.heatmaps.mkdir(parents=True, exist_ok=True)
+    results = captioner.stream(paths, batch_size=options.batch_size, **search_from(options))
+    write = _writer(options)
+    bar = tqdm(zip(paths, results, strict=True), total=len(paths), unit="photograph", dynamic_ncols=True)
+    for index, (path, result) in enumerate(bar):
+        if isinstance(result, ImageError):
+            failed += 1
+            tqdm.write(f"hf-captioner: {result}", file=sys.stderr)
+            continue
+        captions = result if isinstance(result, list) else [result]
+        for caption in captions:
+            write(path, caption)
+        if options.heatmaps:
+            captions[0].contact_sheet(path).save(options.heatmaps / f"{index:06d}-{path.stem[:100]}.png")
+    if failed:
+        print(f"hf-captioner: {failed} of {len(paths)} photographs failed.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _paths(given: Iterable[str]) -> Iterator[Path]:
+    """The pictures meant: a folder stands for those in it and below, in the order of their names."""
+    for name in given:
+        if name == "-":
+            yield from (Path(line) for line in sys.stdin.read().splitlines() if line)
+        elif Path(name).is_dir():
+            yield from (path for path in sorted(Path(name).rglob("*")) if path.suffix.lower() in PICTURES)
+        else:
+            yield Path(name)
+
+
+def _writer(options: argparse.Namespace) -> "typing.Callable[[Path, Caption], None]":
+    if options.json:
+        return lambda path, caption: print(json.dumps({"path": str(path), **caption.to_dict()}, ensure_ascii=False))
+    if options.csv:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(["path", "caption", "score"])
+        return lambda path, caption: table.writerow([path, caption.text, f"{caption.score:.4f}"]) and None
+    return lambda path, caption: print(f"{path}\t{caption.text}")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from hf_captioner.hub import data_path
+
+    app = runpy.run_path(str(data_path("space") / "app.py"), run_name="space.app")
+    app["main"](model=options.model, port=options.port)
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from hf_captioner.model import ImageCaptioner
+
+    captioner = ImageCaptioner.from_pretrained(options.model)
+    print(captioner.push_to_hub(options.repo_id, private=options.private, overwrite_card=options.overwrite_card))
+    return 0
+
+
+def _push_space(options: argparse.Namespace) -> int:
+    from hf_captioner.hub import push_space
+
+    print(push_space(options.repo_id, private=options.private))
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from hf_captioner.model import ImageCaptioner
+
+    captioner = ImageCaptioner.from_pretrained(options.model)
+    parameters = sum(parameter.numel() for parameter in captioner.parameters())
+    grid = f"{captioner.encoder.height} x {captioner.encoder.width} x {captioner.encoder.channels}"
+    print(f"parameters: {parameters / 1e6:.1f} million\ngrid: {grid}\n{captioner.config.to_json()}", end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Attention and recurrent cells: from a grid and the words so far to the next word's probabilities.
+
+`step` (one word, for search) and `teacher_forced` (all words, for training) share every formula.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from hf_captioner.config import CaptionerConfig
+from hf_captioner.encoder import Grid
+
+Memory = tuple[Tensor, ...]
+"""What a recurrent cell carries: (h, c) for an LSTM, (h,) for a GRU, each (R, d)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The grid as the decoder sees it, computed once a photograph."""
+
+    keys: Tensor
+    """(R, N, d), already divided by sqrt(d)."""
+    values: Tensor
+    """(R, N, d)"""
+    mask: Tensor | None
+    """(R, N) bool, True where there is a cell."""
+
+    def select(self, rows: Tensor) -> "Seen":
+        return Seen(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything a hypothesis carries from word to word; the rows come first in every tensor."""
+
+    seen: Seen
+    memory: Memory
+    context: Tensor
+    """x (R, d): what was attended to for the last word; zero before the first."""
+    words: Tensor
+    """(R, t) ids read so far."""
+
+    def select(self, rows: Tensor) -> "State":
+        """The state whose row i is this one's row rows[i]."""
+        return State(self.seen.select(rows), tuple(m[rows] for m in self.memory), self.context[rows], self.words[rows])
+
+
+@dataclass(frozen=True)
+class Step:
+    log_probs: Tensor
+    """(R, V) float32"""
+    attention: Tensor
+    """(R, N) float32; each row sums to 1."""
+    state: State
+
+
+class Decoder(nn.Module):
+    """`bilstm`, `lstm` or `gru`, with dot-product attention or the grid's mean as the initial state only.
+
+    With v the projected, normalised grid and k its keys, for each word t:
+        h_t, c_t = cell([E(w_{t-1}); x_{t-1}], (h_{t-1}, c_{t-1}))
+        b_t      = the last state of an LSTM that reads w_{t-1}, ..., w_0        (bilstm only)
+        q_t      = [h_t; b_t]
+        a_t      = softmax(k . W_q q_t / sqrt(d))
+        x_t      = sigmoid(W_g q_t) * sum_i a_ti v_i
+        p(w_t)   = softmax(E' tanh(W_o [q_t; x_t; E(w_{t-1})]))
+    With `attention: none` there is no x_t, and the attention reported is even.
+    """
+
+    def __init__(self, config: CaptionerConfig, channels: int) -> None:
+        super().__init__()
+        d, b = config.width, config.backward_width if config.decoder == "bilstm" else 0
+        self.attends = config.attention == "dot"
+        self.dropout = nn.Dropout(config.dropout)
+        self.embedding = nn.Embedding(config.vocabulary_size, d)
+        nn.init.normal_(self.embedding.weight, std=d**-0.5)
+        self.project = nn.Sequential(nn.Linear(channels, d), nn.LayerNorm(d))
+        self.initial = nn.ModuleList(nn.Linear(d, d) for _ in range(1 if config.decoder == "gru" else 2))
+        cell = nn.GRUCell if config.decoder == "gru" else nn.LSTMCell
+        self.forward_cell = cell(2 * d if self.attends else d, d)
+        self.backward_cell = nn.LSTM(d, b, batch_first=True) if b else None
+        if self.attends:
+            self.key = nn.Linear(d, d, bias=False)
+            self.query = nn.Linear(d + b, d, bias=False)
+            self.gate = nn.Linear(d + b, d)
+        self.hidden = nn.Linear(d + b + d + (d if self.attends else 0), d)
+        self.output = nn.Linear(d, config.vocabulary_size)
+        nn.init.zeros_(self.output.bias)
+        if config.tie_embeddings:
+            self.output.weight = self.embedding.weight
+
+    def start(self, grid: Grid) -> State:
+        """The state before any word: one row a photograph. The first `step` then gets the start token."""
+        seen, memory = self._see(grid)
+        rows, _, d = seen.values.shape
+        words = torch.empty(rows, 0, dtype=torch.long, device=seen.values.device)
+        return State(seen, memory, seen.values.new_zeros(rows, d), words)
+
+    def step(self, words: Tensor, state: State) -> Step:
+        """Read one word (R,) a row; give the next word's log-probabilities and where the model looked for it."""
+        read = torch.cat([state.words, words[:, None]], 1)
+        backward = None
+        if self.backward_cell is not None:
+            _, (last, _) = self.backward_cell(self.embedding(read.flip(1)))
+            backward = last[0]
+        embedded = self.embedding(words)
+        memory, query, context, attention = self._attend(embedded, state.context, state.memory, backward, state.seen)
+        log_probs = self._logits(query, context, embedded).float().log_softmax(-1)
+        return Step(log_probs, attention.float(), State(state.seen, memory, context, read))
+
+    def teacher_forced(self, grid: Grid, words: Tensor, lengths: Tensor) -> tuple[PackedSequence, PackedSequence]:
+        """Every next word's logits at once, each from the true words before it.
+
+        grid: B photographs. words (R, T): start token first, R = B * K captions in the photographs' order.
+        lengths (R,) on the CPU: how many of each row's words are read. Returns packed logits (., V) and attention
+        (., N) with as many places a row as words were read; `pack_padded_sequence` of the targets lines up with them.
+        """
+        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+        order, sizes = cast(Tensor, packed.sorted_indices), packed.batch_sizes.tolist()
+        photographs = order // (len(words) // len(grid.values))
+        seen, memory = self._see(grid)
+        seen, memory = seen.select(photographs), tuple(m[photographs] for m in memory)
+        embedded = self.dropout(self.embedding(packed.data)).split(sizes)
+        backwards = self._backward_lock_step(embedded, sizes)
+        context = seen.values.new_zeros(len(order), seen.values.shape[-1])
+        queries, contexts, attentions = [], [], []
+        for t, rows in enumerate(sizes):
+            seen = Seen(seen.keys[:rows], seen.values[:rows], None if seen.mask is None else seen.mask[:rows])
+            memory, query, context, attention = self._attend(
+                embedded[t], context[:rows], tuple(m[:rows] for m in memory), backwards[t], seen
+            )
+            queries.append(query)
+            contexts.append(context)
+            attentions.append(attention)
+        logits = self._logits(torch.cat(queries), torch.cat(contexts), torch.cat(embedded))
+        shape = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+        return PackedSequence(logits, *shape), PackedSequence(torch.cat(attentions), *shape)
+
+    def _see(self, grid: Grid) -> tuple[Seen, Memory]:
+        values = self.project(grid.values)
+        if grid.mask is None:
+            mean = values.mean(1)
+        else:
+            real = grid.mask.to(values.dtype)[:, :, None]
+            mean = (values * real).sum(1) / real.sum(1)
+        keys = self.key(values) * values.shape[-1] ** -0.5 if self.attends else values
+        return Seen(keys, values, grid.mask), tuple(torch.tanh(part(mean)) for part in self.initial)
+
+    def _backward_lock_step(self, embedded: tuple[Tensor, ...], sizes: list[int]) -> list[Tensor | None]:
+        """b_t for every place t of every row, without a padded step.
+
+        embedded[t] (sizes[t], d) holds word t of the rows long enough, longest row first. The prefixes are ordered
+        by position, the last first; at lock-step k each reads the word k places before its end, and those of
+        length k + 1, the tail of the order, are done: they are exactly place k of the rows.
+        """
+        if self.backward_cell is None:
+            return [None] * len(sizes)
+        cell, places = self.backward_cell, len(sizes)
+        w_ih, w_hh, b_ih, b_hh = (
+            getattr(cell, f"{part}_l0") for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        gates = [F.linear(words, w_ih, b_ih + b_hh) for words in embedded]
+        h = c = embedded[0].new_zeros(sum(sizes), cell.hidden_size)
+        done: list[Tensor | None] = []
+        for k in range(places):
+            # The prefix that ends at place t reads place t - k; only the rows that have a place t read on.
+            read = torch.cat([gates[t - k][: sizes[t]] for t in range(places - 1, k - 1, -1)])
+            i, f, g, o = (read + F.linear(h, w_hh)).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            running = len(h) - sizes[k]
+            done.append(h[running:])
+            h, c = h[:running], c[:running]
+        return done
+
+    def _attend(
+        self, embedded: Tensor, context: Tensor, memory: Memory, backward: Tensor | None, seen: Seen
+    ) -> tuple[Memory, Tensor, Tensor, Tensor]:
+        """One place: the new memory, q_t, x_t and a_t of each row."""
+        if self.attends:
+            embedded = torch.cat([embedded, context.to(embedded.dtype)], 1)
+        if len(memory) == 1:
+            memory = (self.forward_cell(embedded, memory[0]),)
+        else:
+            memory = self.forward_cell(embedded, (memory[0], memory[1]))
+        query = memory[0] if backward is None else torch.cat([memory[0], backward], 1)
+        if not self.attends:
+            return memory, query, context, _even(seen)
+        scores = torch.bmm(seen.keys, self.query(query)[:, :, None]).squeeze(2).float()
+        if seen.mask is not None:
+            scores = scores.masked_fill(~seen.mask, float("-inf"))
+        attention = scores.softmax(-1)
+        attended = torch.bmm(attention[:, None].to(seen.values.dtype), seen.values).squeeze(1)
+        return memory, query, torch.sigmoid(self.gate(query)) * attended, attention
+
+    def _logits(self, query: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+        parts = [query, context, embedded] if self.attends else [query, embedded]
+        hidden = torch.tanh(self.hidden(torch.cat(parts, 1)))
+        return cast(Tensor, self.output(self.dropout(hidden)))
+
+
+def _even(seen: Seen) -> Tensor:
+    """Attention of a decoder that has none: the same on every real cell."""
+    real = torch.ones_like(seen.values[:, :, 0], dtype=torch.float32)
+    if seen.mask is not None:
+        real = real * seen.mask
+    return real / real.sum(1, keepdim=True)

@@ -1,0 +1,74 @@
+"""Attention drawn over a photograph: an (h, w) array becomes light on the picture it belongs to."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+WARM = np.array([255.0, 176.0, 32.0])
+"""The tint of full attention, RGB."""
+DIMMED = 0.35
+"""Brightness of what was not looked at."""
+TILE = 240
+"""Longest side of a contact sheet's tile, in pixels."""
+COLUMNS = 4
+PAPER, INK = (250, 250, 248), (30, 30, 30)
+
+
+def overlay(photograph: Image.Image, attention: np.ndarray, *, strength: float = 1.0) -> Image.Image:
+    """The photograph at its own size, dimmed where the model did not look and warm where it did.
+
+    attention (h, w): its cells divide the photograph evenly. The brightest place is the most attended one, whatever its
+    share; even attention lights the whole photograph evenly. strength 0 gives the photograph back, 1 the full effect.
+    """
+    if attention.ndim != 2 or attention.size == 0:
+        raise ValueError(f"attention has shape {attention.shape}; expected (h, w).")
+    light = _resized(attention, photograph.size)[:, :, None]
+    pixels = np.asarray(photograph.convert("RGB"), dtype=np.float32)
+    lit = pixels * (DIMMED + (1 - DIMMED) * light)
+    lit += (WARM - lit) * (0.35 * light**2)
+    mixed = pixels + (lit - pixels) * strength
+    return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+
+
+def contact_sheet(photograph: Image.Image, tiles: Sequence[tuple[str, np.ndarray]], *, title: str = "") -> Image.Image:
+    """The photograph, then an overlay for each (label, attention), in rows of four; at most 1,020 pixels wide."""
+    small = photograph.convert("RGB")
+    small.thumbnail((TILE, TILE))
+    pictures = [(small, "")] + [(overlay(small, attention), label) for label, attention in tiles]
+    gap, text = 12, 26
+    columns = min(COLUMNS, len(pictures))
+    cell_width, cell_height = TILE + gap, small.height + text
+    head = 40 if title else 0
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * cell_width + gap, head + rows * cell_height + gap), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((gap, gap), _fitted(title, sheet.width - 2 * gap, 18), INK, _font(18))
+    for index, (picture, label) in enumerate(pictures):
+        left = gap + index % columns * cell_width
+        top = head + gap + index // columns * cell_height
+        sheet.paste(picture, (left + (TILE - small.width) // 2, top))
+        draw.text((left + TILE // 2, top + small.height + 4), _fitted(label, TILE, 15), INK, _font(15), anchor="ma")
+    return sheet
+
+
+def _resized(attention: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """attention -> (H, W) in 0..1, the largest cell 1, interpolated smoothly."""
+    top = float(attention.max())
+    scaled = Image.fromarray((attention / top if top > 0 else attention).astype(np.float32))
+    return np.asarray(scaled.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fitted(text: str, width: int, size: int) -> str:
+    """The text, cut with an ellipsis to fit a width in pixels."""
+    font = _font(size)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."

@@ -1,0 +1,94 @@
+"""A tiny captioner and generated pictures; in CI a skipped test is a failure."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_captioner import CaptionerConfig, ImageCaptioner
+from hf_captioner.tokenizer import CaptionTokenizer
+
+SENTENCES = [
+    "A brown dog runs through the grass .",
+    "A black dog jumps over a white fence .",
+    "Two children play on the beach .",
+    "A man in a red shirt climbs a rock wall .",
+]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true":
+        report.outcome, report.longrepr = "failed", f"skipped in CI: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> CaptionTokenizer:
+    return CaptionTokenizer.build(SENTENCES, min_count=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_tokenizer: CaptionTokenizer) -> CaptionerConfig:
+    return CaptionerConfig(
+        vocabulary_size=len(tiny_tokenizer),
+        encoder="resnet18",
+        encoder_node="layer2",
+        image_size=64,
+        width=16,
+        backward_width=8,
+        dropout=0.1,
+    )
+
+
+@pytest.fixture
+def tiny_captioner(tiny_config: CaptionerConfig, tiny_tokenizer: CaptionTokenizer) -> ImageCaptioner:
+    """Random weights, stronger than at the start of training, so that photographs get different captions."""
+    torch.manual_seed(0)
+    captioner = ImageCaptioner(tiny_config, tiny_tokenizer)
+    with torch.no_grad():
+        for parameter in captioner.decoder.parameters():
+            parameter.mul_(2)
+    return captioner
+
+
+@pytest.fixture(scope="session")
+def checkpoint(
+    tiny_config: CaptionerConfig, tiny_tokenizer: CaptionTokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A tiny checkpoint's folder; do not write into it."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    ImageCaptioner(tiny_config, tiny_tokenizer).save_pretrained(folder)
+    return folder
+
+
+def generated(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
+    """A picture of coloured blocks, different for each seed."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Image.Image:
+    return generated(0)
+
+
+@pytest.fixture
+def photograph_path(photograph: Image.Image, tmp_path: Path) -> Path:
+    path = tmp_path / "photograph.jpg"
+    photograph.save(path, quality=95)
+    return path
+
+
+@pytest.fixture
+def photograph_paths(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for index, path in enumerate(paths):
+        generated(index).save(path)
+    return paths

@@ -1,0 +1,91 @@
+"""Every backbone gives the grid that it declares, from the weights that it was given, and from no others."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from hf_captioner import CaptionerConfig, ConfigError
+from hf_captioner.encoder import Encoder
+
+GRIDS = [
+    ("resnet50", 224, 2048, (7, 7), 32.0),
+    ("resnet18", 224, 512, (7, 7), 32.0),
+    ("vgg16", 224, 512, (7, 7), 32.0),
+    ("inception_v3", 299, 2048, (8, 8), 299 / 8),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "channels", "side", "stride"), GRIDS)
+def test_declared_channels_and_stride_are_the_real_ones(
+    name: str, size: int, channels: int, side: tuple[int, int], stride: float
+) -> None:
+    with torch.device("meta"):
+        encoder = Encoder(CaptionerConfig(10, encoder=name, image_size=size))
+        grid = encoder(torch.zeros(2, 3, size, size))
+    assert (encoder.channels, encoder.stride) == (channels, stride)
+    assert grid.values.shape == (2, side[0] * side[1], channels)
+    assert (grid.height, grid.width) == side == (encoder.height, encoder.width)
+
+
+def randomized_resnet18() -> torch.nn.Module:
+    torch.manual_seed(0)
+    backbone = torchvision.models.resnet18().eval()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return backbone
+
+
+def test_the_grid_is_torchvisions_row_by_row(tmp_path: Path) -> None:
+    backbone = randomized_resnet18()
+    save_file(backbone.state_dict(), tmp_path / "resnet18.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="layer3", image_size=64))
+    encoder.load_backbone(tmp_path / "resnet18.safetensors")
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        stem = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(pixels))))
+        expected = backbone.layer3(backbone.layer2(backbone.layer1(stem)))
+        grid = encoder(pixels)
+    torch.testing.assert_close(grid.values[:, 1 * 4 + 2], expected[:, :, 1, 2], atol=1e-4, rtol=1e-4)
+
+
+def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="not torchvision's resnet18"):
+        encoder.load_backbone(tmp_path / "other.safetensors")
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04not a tensor file")
+    with pytest.raises(ConfigError, match="expected a safetensors file"):
+        encoder.load_backbone(tmp_path / "pickle.safetensors")
+
+
+def test_a_node_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"layer9.*layer4"):
+        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="layer9"))
+    with pytest.raises(ConfigError, match=r"2 dimensions"):
+        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="fc"))
+
+
+def test_only_what_is_asked_for_is_trainable() -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    encoder.train_from(None)
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    encoder.train_from("layer3")
+    trainable = {name.partition(".")[0] for name, p in encoder.network.named_parameters() if p.requires_grad}
+    assert trainable == {"layer3", "layer4"}
+    with pytest.raises(ConfigError, match="layer7"):
+        encoder.train_from("layer7")
+
+
+def test_training_mode_changes_no_output() -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        frozen, training = encoder.eval()(pixels), encoder.train()(pixels)
+    torch.testing.assert_close(training.values, frozen.values, rtol=0, atol=0)

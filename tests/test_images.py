@@ -1,0 +1,165 @@
+"""Whatever Pillow opens becomes an upright RGB photograph; whatever it does not is one clear sentence."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_captioner import CaptionerConfig, ImageError
+from hf_captioner.images import open_image, preprocess
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def red_above_blue(mode: str = "RGB") -> Image.Image:
+    picture = Image.new("RGB", (40, 60), BLUE)
+    picture.paste(RED, (0, 0, 40, 30))
+    return picture.convert(mode)
+
+
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def close(found: tuple[int, ...] | float | None, wanted: tuple[int, ...]) -> bool:
+    assert isinstance(found, tuple)
+    return max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 30
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "TGA", "ICO"])
+def test_common_formats(kind: str) -> None:
+    opened = open_image(encoded(red_above_blue(), kind))
+    assert opened.mode == "RGB"
+    assert close(opened.getpixel((opened.width // 2, 4)), RED)
+    assert close(opened.getpixel((opened.width // 2, opened.height - 4)), BLUE)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("P", "PNG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("CMYK", "TIFF")])
+def test_colour_modes(mode: str, kind: str) -> None:
+    opened = open_image(encoded(red_above_blue(mode), kind))
+    assert (opened.mode, opened.size) == ("RGB", (40, 60))
+    assert close(opened.getpixel((20, 4)), RED)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA"])
+def test_grey_modes(mode: str) -> None:
+    picture = Image.new("L", (8, 8), 0)
+    picture.paste(255, (0, 0, 8, 4))
+    opened = open_image(encoded(picture.convert(mode), "PNG"))
+    assert opened.getpixel((4, 0)) == (255, 255, 255)
+    assert opened.getpixel((4, 7)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_clipped(kind: str) -> None:
+    values = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    opened = np.asarray(open_image(encoded(Image.fromarray(values), kind)))[:, :, 0]
+    assert abs(opened.astype(int).flatten() - np.arange(256)).max() <= 1
+
+
+def test_transparent_parts_are_white() -> None:
+    picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 128), (0, 0, 8, 4))
+    opened = open_image(encoded(picture, "PNG"))
+    assert opened.getpixel((4, 7)) == (255, 255, 255)
+    assert close(opened.getpixel((4, 0)), (255, 127, 127))
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    assert open_image(encoded(palette, "PNG", transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_is_its_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, BLUE)]
+    opened = open_image(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert close(opened.getpixel((8, 8)), RED)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = red_above_blue()
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    opened = open_image(encoded(stored, "JPEG", exif=exif, quality=95))
+    assert opened.size == (40, 60)
+    assert close(opened.getpixel((20, 4)), RED)
+
+
+def test_every_kind_of_source_is_the_same_picture(tmp_path: Path) -> None:
+    picture = red_above_blue()
+    picture.save(tmp_path / "p.png")
+    sources = [tmp_path / "p.png", str(tmp_path / "p.png"), (tmp_path / "p.png").read_bytes(), np.asarray(picture)]
+    for source in (*sources, picture):
+        assert np.array_equal(np.asarray(open_image(source)), np.asarray(picture))
+    assert open_image(np.zeros((4, 5), dtype=np.uint8)).size == (5, 4)
+
+
+def test_what_is_no_picture_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "link.png")
+    whole = encoded(red_above_blue().resize((400, 600)), "JPEG")
+    (tmp_path / "short.jpg").write_bytes(whole[: len(whole) // 2])
+    for name, reason in {
+        "notes.jpg": "no picture in a format",
+        "empty.png": "file is empty",
+        "short.jpg": "cannot be decoded",
+        "gone.jpg": "No such file",
+        "link.png": "symbolic links",
+        ".": "a folder",
+        "a\0b.png": "null byte",
+    }.items():
+        with pytest.raises(ImageError, match=reason) as caught:
+            open_image(tmp_path / name)
+        assert str(tmp_path) in str(caught.value)
+    with pytest.raises(ImageError, match="the bytes given"):
+        open_image(b"hello")
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)]
+)
+def test_other_arrays_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(ImageError, match=r"expected \(H, W, 3\)"):
+        open_image(array)
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(ImageError, match="cannot be a int"):
+        open_image(3)  # type: ignore[arg-type]
+
+
+def test_a_decompression_bomb_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(bomb) < 100_000
+    with pytest.raises(ImageError, match="400000000 pixels"):
+        open_image(bomb)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300_000_000)  # now Pillow itself would only warn
+    with pytest.raises(ImageError, match="At most 300000000 pixels"):
+        open_image(bomb)
+
+
+def test_preprocess_resizes_the_whole_photograph_and_normalises() -> None:
+    config = CaptionerConfig(10, image_size=32)
+    pixels = preprocess(red_above_blue(), config)
+    assert pixels.shape == (3, 32, 32)
+    red = (torch.tensor([1.0, 0, 0]) - torch.tensor(config.image_mean)) / torch.tensor(config.image_std)
+    blue = (torch.tensor([0, 0, 1.0]) - torch.tensor(config.image_mean)) / torch.tensor(config.image_std)
+    torch.testing.assert_close(pixels[:, 0, 31], red)
+    torch.testing.assert_close(pixels[:, 31, 0], blue)

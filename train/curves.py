@@ -1,0 +1,28 @@
+"""The learning curves of a run as a PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
+    """Training loss on the left, dev scores x 100 on the right, a dotted line where a new stage begins."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, scores = figure.subplots(1, 2)
+    epochs = range(1, len(history) + 1)
+    loss.plot(epochs, [row["loss"] for row in history], marker="o")
+    loss.set(title="Training loss", xlabel="epoch", ylabel="nats a word (label-smoothed)")
+    for name in ("CIDEr", "ROUGE-L", "BLEU-4"):
+        scores.plot(epochs, [100 * row[name] for row in history], marker="o", label=name)
+    scores.set(title="Dev scores", xlabel="epoch", ylabel="score x 100")
+    scores.legend()
+    for axes in (loss, scores):
+        axes.grid(alpha=0.3)
+        for index in range(1, len(history)):
+            if history[index]["stage"] != history[index - 1]["stage"]:
+                axes.axvline(index + 0.5, linestyle=":", color="grey")
+    figure.savefig(path, dpi=100)

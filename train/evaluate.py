@@ -1,0 +1,153 @@
+"""Caption a split and score it: `python -m train.evaluate --data DIR [--model ID] [--split dev] [any search flag]`."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from hf_captioner.caption import Caption
+from hf_captioner.cli import add_search_flags, search_from
+from hf_captioner.config import CaptionerConfig, ConfigError, Results, SearchConfig
+from hf_captioner.encoder import Grid
+from hf_captioner.hub import CheckpointError, bundled_checkpoint, render_card
+from hf_captioner.images import ImageError
+from hf_captioner.metrics import NO_JAVA, caption_scores, has_java, tokenization
+from hf_captioner.model import ImageCaptioner
+from train.data import DataError, Record, load_records
+from train.features import GridCache
+
+BAD_ENDINGS = frozenset(
+    ["a", "an", "the", "of", "in", "on", "at", "to", "with", "and", "by", "for", "from", "is", "are"]
+)
+PHRASE = 3
+"""Words that, said twice in a row or more in one caption, count as a repeated phrase."""
+
+
+def caption_records(
+    captioner: ImageCaptioner, records: Sequence[Record], *, grids: GridCache | None = None, batch_size: int = 32
+) -> list[Caption]:
+    """The best caption of each record under the captioner's own search, from cached grids where they are given."""
+    if grids is None:
+        captions: list[Caption] = captioner.caption(
+            [record.path for record in records], batch_size=batch_size, num_captions=1
+        )
+        return captions
+    found: list[Caption] = []
+    device = captioner.decoder.embedding.weight.device
+    height, width = captioner.encoder.height, captioner.encoder.width
+    for start in range(0, len(records), batch_size):
+        chunk = range(start, min(start + batch_size, len(records)))
+        values = torch.stack([grids[index] for index in chunk]).float().to(device)
+        found += [best[0] for best in captioner.caption_grid(Grid(values, height, width), captioner.config.search)]
+    return found
+
+
+def score(captions: Sequence[str], records: Sequence[Record], *, meteor: bool = True) -> dict[str, float]:
+    """The caption metrics of one sentence a record against all of the record's captions."""
+    return caption_scores(captions, [record.captions for record in records], meteor=meteor)
+
+
+def describe(captions: Sequence[str]) -> dict[str, float]:
+    """What the metrics do not see: variety, length, unfinished sentences, repeated phrases."""
+    words = [caption.split() for caption in captions]
+    return {
+        "different captions": len(set(captions)),
+        "words a caption": sum(map(len, words)) / len(words),
+        "end in an article or preposition": sum(sentence[-1] in BAD_ENDINGS for sentence in words if sentence),
+        "repeat a phrase": sum(_repeats(sentence) for sentence in words),
+    }
+
+
+def _repeats(words: Sequence[str]) -> bool:
+    phrases = Counter(tuple(words[i : i + PHRASE]) for i in range(len(words) - PHRASE + 1))
+    return bool(phrases) and max(phrases.values()) > 1
+
+
+def write_results(folder: Path, results: Results) -> None:
+    """Put measured results into a checkpoint folder's config.json and render its card anew."""
+    config = CaptionerConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
+    config = CaptionerConfig.from_dict({**config.to_dict(), "results": results.to_dict()})
+    for name, text in (("config.json", config.to_json()), ("README.md", render_card(config))):
+        unfinished = folder / f".{name}.tmp"
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, folder / name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
+    parser.add_argument("--split", default="dev", choices=("train", "dev", "test"))
+    parser.add_argument("--limit", type=int, help="only the first so many photographs (CIDEr then means less)")
+    parser.add_argument("--save", type=Path, help="write every caption to this JSON file")
+    parser.add_argument(
+        "--write-results", action="store_true", help="put the scores into the checkpoint's config and card"
+    )
+    parser.add_argument("--batch-size", type=int, default=32)
+    add_search_flags(parser)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(arguments)
+    try:
+        return _evaluate(options, arguments)
+    except (CheckpointError, ConfigError, DataError, ImageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    folder = Path(options.model) if options.model else bundled_checkpoint()
+    if options.write_results and not folder.is_dir():
+        raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
+    records = [record for record in load_records(options.data) if record.split == options.split][: options.limit]
+    if not records:
+        raise DataError(f"{options.data} has no {options.split} split.")
+    captioner = ImageCaptioner.from_pretrained(options.model)
+    search = search_from(options)
+    began = time.perf_counter()
+    paths = tqdm([record.path for record in records], unit="photograph", dynamic_ncols=True)
+    captions = []
+    for result in captioner.stream(paths, batch_size=options.batch_size, **search, num_captions=1):
+        if isinstance(result, ImageError):
+            raise result
+        captions.append(str(result))
+    seconds = (time.perf_counter() - began) / len(records)
+    scores = score(captions, records)
+    command = f"python -m train.evaluate {shlex.join(arguments)}"
+    used = captioner._settings({**search, "num_captions": 1})
+    _print_table(scores, captions, seconds, used, command)
+    if not has_java():
+        print(NO_JAVA, file=sys.stderr)
+    if options.save:
+        rows = [
+            {"image": record.path.name, "caption": caption, "references": record.captions}
+            for record, caption in zip(records, captions, strict=True)
+        ]
+        options.save.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+    if options.write_results:
+        rounded = {name: round(value, 4) for name, value in scores.items()}
+        write_results(folder, Results("Flickr8k", options.split, rounded, tokenization(), command))
+    return 0
+
+
+def _print_table(
+    scores: dict[str, float], captions: Sequence[str], seconds: float, search: SearchConfig, command: str
+) -> None:
+    print(f"| {' | '.join(scores)} |\n|{'---|' * len(scores)}")
+    print(f"| {' | '.join(f'{100 * value:.1f}' for value in scores.values())} |\n")
+    print(f"photographs: {len(captions)}; tokenisation: {tokenization()}; {1000 * seconds:.0f} ms a photograph")
+    print(f"beams {search.beams}, length penalty {search.length_penalty}, no repeated {search.no_repeat_ngram}-gram")
+    for name, value in describe(captions).items():
+        print(f"{name}: {value:.4g}")
+    print(f"command: {command}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

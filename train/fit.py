@@ -1,0 +1,247 @@
+"""Train a captioner: `python -m train.fit RECIPE.yaml --data DIR --out DIR [--backbone FILE|torchvision]`.
+
+Start it again with the same arguments after any interruption: it goes on where it was and ends with the same weights.
+Under `accelerate launch` the same command trains on several processes or machines.
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from hf_captioner.config import ConfigError
+from hf_captioner.encoder import Grid
+from hf_captioner.images import ImageError
+from hf_captioner.model import ImageCaptioner
+from hf_captioner.tokenizer import CaptionTokenizer, TokenizerError
+from train.batches import Batch, EpochOrder, Photographs, loader
+from train.curves import draw_curves
+from train.data import DataError, Record, load_records
+from train.evaluate import caption_records, score
+from train.features import GridCache, cached_grids
+from train.progress import Progress, load_state, save_state
+from train.recipe import Recipe, Stage
+
+SAVE_EVERY = 60
+"""Steps between two saved states."""
+
+
+class CaptionLoss(nn.Module):
+    """Batch -> summed label-smoothed cross-entropy of its words; the part that accelerate wraps."""
+
+    def __init__(self, captioner: ImageCaptioner, label_smoothing: float) -> None:
+        super().__init__()
+        self.encoder, self.decoder = captioner.encoder, captioner.decoder
+        self.label_smoothing = label_smoothing
+
+    def forward(self, images: Tensor, words: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+        if images.dim() == 4:
+            grid = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        else:
+            grid = Grid(images, self.encoder.height, self.encoder.width)
+        logits, _ = self.decoder.teacher_forced(grid, words, lengths)
+        wanted = pack_padded_sequence(targets, lengths, batch_first=True, enforce_sorted=False).data
+        return F.cross_entropy(logits.data.float(), wanted, label_smoothing=self.label_smoothing, reduction="sum")
+
+
+class Trainer:
+    """One training run: its data, its model, and how far it has come."""
+
+    def __init__(self, recipe: Recipe, records: Sequence[Record], out: Path, backbone: str | None) -> None:
+        self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
+        self.train = [record for record in records if record.split == "train"]
+        self.dev = [record for record in records if record.split == "dev"]
+        if not self.train or not self.dev:
+            raise DataError(f"Training needs train and dev photographs; found {len(self.train)} and {len(self.dev)}.")
+        self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
+        torch.manual_seed(recipe.seed)
+        words = (caption for record in self.train for caption in record.captions)
+        self.tokenizer = CaptionTokenizer.build(words, recipe.min_count)
+        self.captioner = ImageCaptioner(recipe.captioner_config(len(self.tokenizer)), self.tokenizer)
+        self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.progress, self.optimizer_state = Progress(), dict[int, dict[str, Tensor]]()
+        out.mkdir(parents=True, exist_ok=True)
+        if self.state_file.exists():
+            self.progress, self.optimizer_state = load_state(self.state_file, recipe, self.captioner)
+            at = self.progress
+            self._say(f"going on at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
+        elif backbone is not None:
+            self.captioner.encoder.load_backbone(backbone)
+        self.log = SummaryWriter(str(out / "tensorboard"))
+
+    def run(self) -> None:
+        """Every stage, from where the saved state says; `out/best` holds the best captioner."""
+        while self.progress.stage < len(self.recipe.stages):
+            self._run_stage(self.recipe.stages[self.progress.stage])
+            self._say(f"stage {self.progress.stage + 1} done; best dev CIDEr {100 * self.progress.best_cider:.1f}")
+            best = ImageCaptioner.from_pretrained(self.out / "best")
+            self.captioner.load_state_dict(best.state_dict())
+            at = self.progress
+            self.progress = Progress(stage=at.stage + 1, best_cider=at.best_cider, history=at.history)
+            self._save(None)
+        self.log.close()
+
+    def _run_stage(self, stage: Stage) -> None:
+        self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
+        self.captioner.encoder.train_from(stage.train_from)
+        grids = None if stage.reads_pixels else self._grids(self.train)
+        dev_grids = None if stage.train_from else self._grids(self.dev)
+        model = CaptionLoss(self.captioner, self.recipe.label_smoothing)
+        optimizer = self._optimizer(stage)
+        model, optimizer = self.accelerator.prepare(model, optimizer)
+        photographs = Photographs(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
+        process = self.accelerator.process_index, self.accelerator.num_processes
+        order = EpochOrder(len(photographs), self.recipe.batch_size, self.recipe.seed, *process)
+        while self.progress.epoch < stage.epochs and self.progress.waited < self.recipe.patience:
+            self._run_epoch(stage, model, optimizer, photographs, order)
+            self._validate(stage, dev_grids)
+            self._save(optimizer)
+
+    def _run_epoch(
+        self,
+        stage: Stage,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        photographs: Photographs,
+        order: EpochOrder,
+    ) -> None:
+        at = self.progress
+        order.epoch, order.first = len(at.history), at.step
+        model.train()
+        self.captioner.encoder.eval()
+        batches = tqdm(
+            loader(photographs, order, self.recipe),
+            desc=f"stage {at.stage + 1} epoch {at.epoch + 1}/{stage.epochs}",
+            initial=at.step,
+            total=len(order),
+            disable=not self.accelerator.is_main_process,
+            dynamic_ncols=True,
+        )
+        began = time.perf_counter()
+        for batch in batches:
+            done = at.epoch * len(order) + at.step
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * _rate(stage, done, stage.epochs * len(order))
+            at.loss_sum += self._step(model, optimizer, batch, len(at.history) * len(order) + at.step)
+            at.step += 1
+            batches.set_postfix(loss=f"{at.loss_sum / at.step:.3f}", refresh=False)
+            self.log.add_scalar("train/loss", at.loss_sum / at.step, len(at.history) * len(order) + at.step)
+            if at.step % SAVE_EVERY == 0 and at.step < len(order):
+                at.seconds += time.perf_counter() - began
+                began = time.perf_counter()
+                self._save(optimizer)
+        at.seconds += time.perf_counter() - began
+
+    def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, count: int) -> float:
+        """One update; the loss in nats a word. Dropout is drawn from (seed, step, process), so it can be repeated."""
+        torch.manual_seed((self.recipe.seed * 1_000_003 + count) * 1_009 + self.accelerator.process_index)
+        device = self.accelerator.device
+        words = self.accelerator.reduce(batch.lengths.sum().to(device), "sum")
+        with self.accelerator.autocast():
+            loss = model(batch.images.to(device), batch.words.to(device), batch.targets.to(device), batch.lengths)
+        # DDP averages gradients over processes; this makes that average the mean over all words of the step.
+        loss = loss * self.accelerator.num_processes / words
+        value = float(self.accelerator.reduce(loss.detach(), "mean"))
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"The loss is {value} at step {count}; the last saved state is whole. Lower the learning rate."
+            )
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(model.parameters(), self.recipe.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        return value
+
+    def _validate(self, stage: Stage, dev_grids: GridCache | None) -> None:
+        """Score the dev split, keep the model where it is the best yet, and move to the next epoch."""
+        at = self.progress
+        captions = caption_records(self.captioner.eval(), self.dev, grids=dev_grids)
+        scores = score([caption.text for caption in captions], self.dev, meteor=False)
+        cider = scores["CIDEr"]
+        row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 1)}
+        at.history.append({**row, **scores})
+        self._say(
+            f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, "
+            + ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
+            + f", {row['seconds']:.0f} s"
+        )
+        if self.accelerator.is_main_process:
+            if cider > at.best_cider:
+                self.captioner.save_pretrained(self.out / "best")
+            draw_curves(at.history, self.out / "curves.png")
+            for name, value in scores.items():
+                self.log.add_scalar(f"dev/{name}", value, len(at.history))
+        at.waited = 0 if cider > at.stage_cider else at.waited + 1
+        at.best_cider, at.stage_cider = max(at.best_cider, cider), max(at.stage_cider, cider)
+        at.epoch, at.step, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
+
+    def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
+        groups = []
+        for part, peak in (
+            (self.captioner.decoder, stage.learning_rate),
+            (self.captioner.encoder, stage.encoder_learning_rate),
+        ):
+            parameters = [parameter for parameter in part.parameters() if parameter.requires_grad]
+            for decayed in (True, False):
+                chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decayed]
+                decay = self.recipe.weight_decay if decayed else 0.0
+                if chosen:
+                    groups.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        if self.optimizer_state:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.optimizer_state})
+            self.optimizer_state = {}
+        return optimizer
+
+    def _grids(self, records: Sequence[Record]) -> GridCache:
+        self.captioner.encoder.eval()
+        with self.accelerator.autocast(), self.accelerator.main_process_first():
+            paths = [record.path for record in records]
+            return cached_grids(self.captioner.encoder, self.captioner.config, paths, self.out / "grids")
+
+    def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
+        if self.accelerator.is_main_process:
+            save_state(self.state_file, self.recipe, self.progress, self.captioner, optimizer)
+        self.accelerator.wait_for_everyone()
+
+    def _say(self, message: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(message, file=sys.stderr)
+
+
+def _rate(stage: Stage, done: int, steps: int) -> float:
+    """Fraction of the peak rate for the step after `done` of the stage's `steps`."""
+    if done < stage.warmup:
+        return (done + 1) / stage.warmup
+    through = (done - stage.warmup) / max(1, steps - stage.warmup)
+    return stage.final + (1 - stage.final) * 0.5 * (1 + math.cos(math.pi * through))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.fit", description=__doc__)
+    parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
+    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--out", type=Path, required=True, help="where state, logs, curves and best/ go")
+    parser.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision")
+    options = parser.parse_args(argv)
+    try:
+        recipe = Recipe.read(options.recipe)
+        Trainer(recipe, load_records(options.data), options.out, options.backbone).run()
+    except (ConfigError, DataError, ImageError, TokenizerError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

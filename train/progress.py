@@ -1,0 +1,75 @@
+"""How far a training run has come, saved whole or not at all: one safetensors file, nothing pickled."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hf_captioner.config import ConfigError
+from train.recipe import Recipe
+
+
+@dataclass
+class Progress:
+    """Where the run stands; `step` counts the steps already made in `epoch` of `stage`, all from 0."""
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    best_cider: float = -1.0
+    """Of the whole run: the model in `best/`."""
+    stage_cider: float = -1.0
+    """Best of this stage."""
+    waited: int = 0
+    """Epochs of this stage since its best."""
+    loss_sum: float = 0.0
+    """Of this epoch's steps so far."""
+    seconds: float = 0.0
+    """Spent on this epoch's steps so far."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """A row an epoch: stage, epoch, loss, seconds, and the dev scores."""
+
+
+def save_state(
+    path: Path, recipe: Recipe, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Write everything a later process needs to go on; `optimizer` None means that a stage is about to begin."""
+    tensors = {f"model.{name}": tensor for name, tensor in dict(model.named_parameters()).items()}
+    if optimizer is not None:
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    about = {"progress": json.dumps(dataclasses.asdict(progress)), "recipe": recipe.to_json()}
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, unfinished, metadata=about)
+    os.replace(unfinished, path)
+
+
+def load_state(path: Path, recipe: Recipe, model: nn.Module) -> tuple[Progress, dict[int, dict[str, Tensor]]]:
+    """Load the model's weights; return the progress and the optimizer's state by parameter index.
+
+    Raises ConfigError where the state belongs to another recipe.
+    """
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+        if about.get("recipe") != recipe.to_json():
+            raise ConfigError(
+                f"{path} was saved by another recipe; give another --out folder, or delete that one to begin anew."
+            )
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        parameters = dict(model.named_parameters())
+        for name in file.keys():
+            kind, _, rest = name.partition(".")
+            if kind == "model":
+                with torch.no_grad():
+                    parameters[rest].copy_(file.get_tensor(name))
+            else:
+                index, _, part = rest.partition(".")
+                optimizer.setdefault(int(index), {})[part] = file.get_tensor(name)
+    return Progress(**json.loads(about["progress"])), optimizer
