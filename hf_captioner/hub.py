@@ -1,36 +1,51 @@
 """Folders to and from the Hugging Face Hub, and the card that goes with a model: it moves files and knows no model."""
 
+import contextlib
+import dataclasses
+import datetime
+import hashlib
 import importlib.resources
+import json
+import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jinja2
-from huggingface_hub import EvalResult, HfApi, ModelCardData, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData, constants, snapshot_download
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, the HTTP client's own base class
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from hf_captioner.config import CaptionerConfig, Results
+from hf_captioner.config import CaptionerConfig, ConfigError, Results
 
+CARD = "README.md"
 CHECKPOINT_FILES = ("config.json", "tokenizer.json", "model.safetensors")
-OPTIONAL_FILES = ("README.md", "LICENSE")
-PACKAGE = Path(__file__).resolve().parent
+SMALL_FILES = ("config.json", "tokenizer.json", CARD, "LICENSE")
+PACKAGE = Path(str(importlib.resources.files("hf_captioner")))
+SOMEONE = "your-name/your-captioner"
+"""Stands for the repository in a card that has not been pushed yet."""
+SIGNATURE = "<!-- Written by hf-captioner ({digest}). Once edited, this card is not overwritten. -->\n"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be found, read, or pushed; the message says what was found and what was expected."""
+    """A checkpoint that cannot be found, read, written or pushed; one sentence says what was found and what to do."""
+
+
+# -- where things are --------------------------------------------------------------------------------------------------
 
 
 def data_path(name: str) -> Path:
-    """`model_card.md` or `space`: beside the package in a clone, inside it where it was installed from a wheel."""
-    installed = Path(str(importlib.resources.files("hf_captioner"))) / "_data" / name
+    """`model_card.md` or `space`: inside the package where a wheel was installed, beside it in a clone."""
+    installed = PACKAGE / "_data" / name
     return installed if installed.exists() else PACKAGE.parent / name
 
 
@@ -39,8 +54,31 @@ def bundled_checkpoint() -> Path:
     return PACKAGE / "checkpoint"
 
 
+def read_config(folder: Path) -> CaptionerConfig:
+    """A checkpoint folder's config.json. Raises CheckpointError where it is missing, broken or another library's."""
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no config.json; expected {', '.join(CHECKPOINT_FILES)} there.") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not readable JSON ({error}); expected a captioner's config.json.") from error
+    own = {field.name for field in dataclasses.fields(CaptionerConfig)}
+    if isinstance(values, dict) and len(own & values.keys()) < len(own) / 2:
+        kind = f"model_type {values['model_type']!r}, " if "model_type" in values else ""
+        keys = ", ".join(list(values)[:5]) or "none"
+        raise CheckpointError(
+            f"{path} is the configuration of another kind of model ({kind}keys {keys}); "
+            "expected one that ImageCaptioner.save_pretrained wrote."
+        )
+    try:
+        return CaptionerConfig.from_dict(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def resolve(
-    name_or_folder: str | Path,
+    name_or_folder: str | os.PathLike[str],
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -50,68 +88,130 @@ def resolve(
 ) -> Path:
     """The local folder of a checkpoint: a folder that exists, else the Hub repository of that id, downloaded.
 
-    Raises CheckpointError for a path that does not exist, a repository or revision that is missing, and no network.
+    What looks like a path (a Path object; a leading `.`, `/` or `~`; more than one `/`) is never looked up on the Hub.
+    The weights of a repository are fetched only once its config.json is found to be a captioner's.
+    Raises CheckpointError for a path, repository, revision or file that is missing, and without a network.
     """
-    folder = Path(name_or_folder)
-    if folder.is_dir():
+    name, folder = os.fspath(name_or_folder), Path(name_or_folder)
+    if name and folder.is_dir():
         return folder
-    if isinstance(name_or_folder, Path) or str(name_or_folder).startswith((".", "/", "~")) or folder.exists():
-        raise CheckpointError(f"{name_or_folder} is not a folder; expected a checkpoint folder or a Hub id owner/name.")
-    at = f"{name_or_folder}" + (f" at revision {revision}" if revision else "")
-    try:
-        path = snapshot_download(
-            str(name_or_folder),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-            allow_patterns=[*CHECKPOINT_FILES, *OPTIONAL_FILES],
+    if folder.is_file():
+        raise CheckpointError(f"{name} is a file; expected the folder that holds {', '.join(CHECKPOINT_FILES)}.")
+    if not isinstance(name_or_folder, str) or name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
+        raise CheckpointError(f"There is no folder {name}; expected a checkpoint's folder, or a Hub id owner/name.")
+
+    def fetch(commit: str | None, files: tuple[str, ...]) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=commit,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+                allow_patterns=list(files),
+            )
         )
-    except HFValidationError as error:
-        raise CheckpointError(
-            f"{name_or_folder!r} is neither a folder here nor a Hub id; expected a folder or owner/name."
-        ) from error
-    except GatedRepoError as error:
-        raise CheckpointError(
-            f"{at} is gated on the Hub; ask for access there and log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{at} is neither a folder here nor a repository on the Hub that you may read; "
-            "check the spelling, or log in with `hf auth login` if it is private."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{name_or_folder} has no revision {revision!r} on the Hub.") from error
-    except LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{at} is not on this machine, and the Hub cannot be reached; check the network, or give a local folder."
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise CheckpointError(f"{at} could not be downloaded from the Hub: {error}") from error
-    return Path(path)
+
+    with _one_sentence(name + (f" at revision {revision}" if revision else "")):
+        small = fetch(revision, SMALL_FILES)
+        read_config(small)
+        return fetch(small.name, CHECKPOINT_FILES)  # a snapshot's folder is named after its commit
 
 
-def render_card(config: CaptionerConfig, repo_id: str = "your-name/your-captioner") -> str:
-    """The model card for a configuration, with its measured results as model-index metadata."""
+@contextlib.contextmanager
+def _one_sentence(what: str) -> Iterator[None]:
+    """Turn whatever the Hub's client raises into a CheckpointError of one sentence."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{what}: {_reason(error)}.") from error
+
+
+def _reason(error: BaseException) -> str:
+    match error:
+        case HFValidationError():
+            return "this is neither a folder here nor a Hub id; expected owner/name"
+        case GatedRepoError():
+            return "the repository is gated; ask for access on its page, then log in with `hf auth login`"
+        case RepositoryNotFoundError():
+            return (
+                "this is neither a folder here nor a repository on the Hub that you may use; "
+                "check the spelling, or log in with `hf auth login` if it is private"
+            )
+        case RevisionNotFoundError():
+            return "the Hub's repository has no such revision"
+        case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as cause):
+            return _reason(cause)
+        case RuntimeError(__cause__=Exception() as cause):  # an upload that broke off
+            return f"{str(error).rstrip('.')}: {_reason(cause)}"
+        case LocalEntryNotFoundError():
+            return (
+                "this is not a folder here nor in the cache of this machine, and the Hub was not reached "
+                "(no network, HF_HUB_OFFLINE or local_files_only); connect, or give a local folder"
+            )
+        case HfHubHTTPError(response=response):
+            advice = {
+                401: "log in with `hf auth login`, or give another token",
+                403: "use a token that may do this",
+                429: "wait and try again",
+            }
+            said = response.headers.get("X-Error-Message") or response.reason_phrase
+            return f"the Hub refused ({response.status_code}, {said}); {advice.get(response.status_code, 'try again')}"
+        case HTTPError():
+            return f"the Hub at {constants.ENDPOINT} was not reached ({error}); check the network"
+        case _:
+            return " ".join(str(error).split()).rstrip(".")
+
+
+# -- the card ----------------------------------------------------------------------------------------------------------
+
+
+def render_card(config: CaptionerConfig, repo_id: str = SOMEONE, *, licence: str | None = None) -> str:
+    """The model card, from `model_card.md`: measured results as model-index metadata and as a table.
+
+    licence: the text of the weights' own licence, which lies beside them as LICENSE; None where there is none.
+    """
     results = config.results
+    own_licence: dict[str, Any] = {}
+    if licence is not None:
+        name = "non-commercial" if "non-commercial" in licence else "custom"
+        own_licence = {"license": "other", "license_name": name, "license_link": "LICENSE"}
     data = ModelCardData(
         language="en",
-        license="other",
-        license_name="non-commercial-weights",
-        license_link="LICENSE",
         library_name="hf-captioner",
         pipeline_tag="image-to-text",
-        tags=["image-captioning", "attention", "flickr8k"],
-        metrics=["bleu", "meteor", "rouge", "cider"],
+        tags=["image-captioning", "visual-attention"],
         model_name=repo_id.rpartition("/")[2],
         eval_results=_eval_results(results) if results else None,
+        metrics=sorted({_metric_type(name) for name in results.scores}) if results else None,
+        **own_licence,
     )
-    template = jinja2.Environment(autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    source = data_path("model_card.md").read_text(encoding="utf-8")
-    return template.from_string(source).render(
-        card_data=data.to_yaml(), config=config, results=results, repo_id=repo_id
+    environment = jinja2.Environment(
+        autoescape=False, keep_trailing_newline=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
+    template = environment.from_string(data_path("model_card.md").read_text(encoding="utf-8"))
+    today = datetime.date.today().isoformat()
+    return _signed(
+        template.render(card_data=data, config=config, results=results, repo_id=repo_id, licence=licence, today=today)
+    )
+
+
+def is_generated(card: str) -> bool:
+    """Whether a card is as `render_card` wrote it: its last line holds the digest of all the others."""
+    body, _, _ = card.removesuffix("\n").rpartition("\n")
+    return card == _signed(f"{body}\n")
+
+
+def _signed(body: str) -> str:
+    return body + SIGNATURE.format(digest=hashlib.sha256(body.encode()).hexdigest()[:16])
+
+
+def _metric_type(name: str) -> str:
+    """The Hub's name of a metric: `BLEU-4` is `bleu`."""
+    return name.partition("-")[0].lower()
 
 
 def _eval_results(results: Results) -> list[EvalResult]:
@@ -122,12 +222,15 @@ def _eval_results(results: Results) -> list[EvalResult]:
             dataset_type=results.dataset.lower(),
             dataset_name=results.dataset,
             dataset_split=results.split,
-            metric_type=name.partition("-")[0].lower(),
+            metric_type=_metric_type(name),
             metric_name=name,
             metric_value=round(100 * value, 2),
         )
         for name, value in results.scores.items()
     ]
+
+
+# -- to the Hub --------------------------------------------------------------------------------------------------------
 
 
 def push_folder(
@@ -140,48 +243,48 @@ def push_folder(
     revision: str | None = None,
     commit_message: str = "Push captioner",
     create_pr: bool = False,
-    keep: Sequence[str] = (),
+    overwrite_card: bool = True,
 ) -> str:
-    """Push a folder's files in one commit and return its URL; files named in `keep` are not overwritten on the Hub.
+    """Push a folder's files in one commit; return its URL, or the pull request's. An unchanged file is not sent.
 
-    Raises CheckpointError where the Hub refuses or cannot be reached; the repository is then as it was.
+    The repository is made where it is missing; a revision must be a branch that exists. Without `overwrite_card` a
+    README.md that a person wrote or edited on the Hub stays as it is.
+    Raises CheckpointError where the Hub refuses or cannot be reached; the repository's files are then as they were.
     """
     api = HfApi(token=token)
-    try:
+    with _one_sentence(repo_id + (f" at revision {revision}" if revision else "")):
         sdk = "gradio" if repo_type == "space" else None
-        made = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk)
-        repo_id = made.repo_id
-        kept = [name for name in keep if api.file_exists(repo_id, name, repo_type=repo_type, revision=revision)]
-        commit = api.upload_folder(
-            folder_path=folder,
-            repo_id=repo_id,
+        repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk).repo_id
+        kept = set() if overwrite_card or not _has_own_card(api, repo_id, repo_type, revision) else {folder / CARD}
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in kept)
+        # create_commit, not upload_folder: the latter may split a slow upload into several commits.
+        commit = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files],
             repo_type=repo_type,
             revision=revision,
             commit_message=commit_message,
             create_pr=create_pr,
-            ignore_patterns=[*kept, "**/__pycache__/**"],
         )
-    except HFValidationError as error:
-        raise CheckpointError(f"{repo_id!r} is no Hub id; expected owner/name.") from error
-    except (HfHubHTTPError, OSError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        hint = {
-            401: " Log in with `hf auth login`.",
-            403: " Your token may not write there.",
-            429: " Wait and try again.",
-        }
-        raise CheckpointError(f"Pushing to {repo_id} failed: {error}.{hint.get(status or 0, '')}") from error
-    return str(commit.commit_url)
+    return str(commit.pr_url or commit.commit_url)
+
+
+def _has_own_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> bool:
+    """Whether the Hub's repository has a card that a person wrote or edited."""
+    if not api.file_exists(repo_id, CARD, repo_type=repo_type, revision=revision):
+        return False
+    # Outside the cache, which would else name as newest a commit of which it has the card only.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        card = api.hf_hub_download(repo_id, CARD, repo_type=repo_type, revision=revision, local_dir=elsewhere)
+        return not is_generated(Path(card).read_text(encoding="utf-8", errors="replace"))
 
 
 def push_space(repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
     """Create or update the Space: the page, and the package with its checkpoint, so that it needs nothing else."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        ignore = shutil.ignore_patterns("__pycache__", "_data")
-        shutil.copytree(data_path("space"), folder, dirs_exist_ok=True, ignore=ignore)
-        shutil.copytree(PACKAGE, folder / "hf_captioner", ignore=ignore)
-        shutil.copy(data_path("model_card.md"), folder / "model_card.md")
-        return push_folder(
-            folder, repo_id, repo_type="space", private=private, token=token, commit_message="Push the captioner's page"
-        )
+        folder, ignored = Path(temporary), shutil.ignore_patterns("__pycache__", "_data")
+        shutil.copytree(data_path("space"), folder, dirs_exist_ok=True, ignore=ignored)
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored)
+        shutil.copy(data_path("model_card.md"), folder)
+        message = "Push the captioner's page"
+        return push_folder(folder, repo_id, repo_type="space", private=private, token=token, commit_message=message)

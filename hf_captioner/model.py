@@ -1,19 +1,20 @@
 """The captioner: photographs in, captions out; loaded and saved strictly."""
 
+import contextlib
 import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+import safetensors.torch
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,14 +22,25 @@ from hf_captioner.caption import Caption, Word
 from hf_captioner.config import CaptionerConfig, ConfigError, SearchConfig
 from hf_captioner.decoder import Decoder
 from hf_captioner.encoder import Encoder, Grid
-from hf_captioner.hub import CHECKPOINT_FILES, CheckpointError, bundled_checkpoint, push_folder, render_card, resolve
+from hf_captioner.hub import (
+    CARD,
+    CHECKPOINT_FILES,
+    SOMEONE,
+    CheckpointError,
+    bundled_checkpoint,
+    is_generated,
+    push_folder,
+    read_config,
+    render_card,
+    resolve,
+)
 from hf_captioner.images import ImageError, ImageSource, open_image, preprocess
 from hf_captioner.search import Hypothesis, search
 from hf_captioner.tokenizer import CaptionTokenizer, TokenizerError
 
 READERS = 2
 """Threads that read and resize photographs while the model works."""
-STORED = {"F16", "BF16", "F32"}
+STORED = ("BF16", "F16", "F32")
 """Number formats that a checkpoint may hold; it is saved as F16 and computed as float32."""
 
 Result = Caption | list[Caption]
@@ -36,19 +48,23 @@ Result = Caption | list[Caption]
 
 
 class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner", pipeline_tag="image-to-text"):
-    """An encoder, a decoder and a tokenizer: a photograph in, a sentence with its attention out."""
+    """An encoder, a decoder and a tokenizer: a photograph in, a sentence with its attention out.
+
+    The mixin's three public methods are replaced by strict ones: its own drop what JSON cannot hold, accept weights
+    that do not fit, and print on stdout.
+    """
 
     def __init__(self, config: CaptionerConfig, tokenizer: CaptionTokenizer) -> None:
-        """A captioner with random weights, ready for use (in evaluation mode)."""
+        """A captioner with random weights, in evaluation mode. Raises ConfigError where the two do not fit."""
         super().__init__()
         if len(tokenizer) != config.vocabulary_size:
-            raise ConfigError(
-                f"CaptionerConfig.vocabulary_size is {config.vocabulary_size}; "
-                f"expected the tokenizer's {len(tokenizer)}."
-            )
+            found = config.vocabulary_size
+            raise ConfigError(f"CaptionerConfig.vocabulary_size is {found}; expected the tokenizer's {len(tokenizer)}.")
         self.config, self.tokenizer = config, tokenizer
         self.weights_license: str | None = None
-        """Text of the weights' licence, saved beside them as LICENSE."""
+        """Text of the weights' own licence, saved beside them as LICENSE."""
+        self.card: str | None = None
+        """The model card that a person wrote for these weights; None where it is to be rendered."""
         self.encoder = Encoder(config)
         self.decoder = Decoder(config, self.encoder.channels)
         self.eval()
@@ -66,35 +82,38 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         """Caption one photograph, or a list of them in the same order.
 
         images: a path, a file's bytes, a Pillow image or an (H, W, 3) uint8 array; or a list or tuple of these.
-        search: fields of SearchConfig; what is not given is as the checkpoint says (`config.search`).
-        Returns a Caption (with num_captions > 1 a list of Captions, best first), or for a list a list of these.
-        Raises ImageError for a picture that cannot be read, ConfigError for a search that makes no sense.
+        progress: a bar on stderr. search: fields of SearchConfig; what is not given is as `config.search` says.
+        Returns a Caption, or with num_captions > 1 a list of Captions, best first; for a list, a list of these.
+        Raises ImageError for a picture that cannot be read, ConfigError for a search that makes no sense, TypeError
+        for a keyword that SearchConfig does not have.
         """
         several = isinstance(images, list | tuple)
         given: Sequence[ImageSource] = images if several else [images]  # type: ignore[assignment, list-item]
-        stream = self.stream(given, batch_size=batch_size, **search)
-        results = []
-        for result in tqdm(stream, total=len(given), unit="photograph", disable=not progress, dynamic_ncols=True):
-            if isinstance(result, ImageError):
-                raise result
-            results.append(result)
-        return results if several else results[0]
+        found = []
+        with contextlib.closing(self.stream(given, batch_size=batch_size, **search)) as results:
+            for result in tqdm(results, total=len(given), unit="photograph", disable=not progress, dynamic_ncols=True):
+                if isinstance(result, ImageError):
+                    raise result
+                found.append(result)
+        return found if several else found[0]
 
     def stream(
         self, images: Iterable[ImageSource], *, batch_size: int = 32, **search: Any
-    ) -> Iterator[Result | ImageError]:
-        """Caption any iterable lazily, in its order, at most two batches in memory.
+    ) -> Generator[Result | ImageError, None, None]:
+        """Caption any iterable, in its order, reading at most two batches ahead of what was taken.
 
         A picture that cannot be read comes out as an ImageError in its place, and the others go on.
+        Raises at once, before anything is read, what `caption` raises for its keywords.
         """
-        settings = self._settings(search)
+        if isinstance(images, str | bytes | os.PathLike):
+            raise TypeError("stream() takes an iterable of pictures; for a single one use caption().")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
-        return self._stream(iter(images), batch_size, settings)
+        return self._stream(iter(images), batch_size, self._settings(search))
 
     def _stream(
         self, images: Iterator[ImageSource], batch_size: int, settings: SearchConfig
-    ) -> Iterator[Result | ImageError]:
+    ) -> Generator[Result | ImageError, None, None]:
         with ThreadPoolExecutor(READERS, "read") as readers:
             ahead: list[Future[Tensor | ImageError]] = []
             while chunk := list(islice(images, batch_size)):
@@ -132,7 +151,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
     def caption_grid(self, grid: Grid, settings: SearchConfig) -> list[list[Caption]]:
         """The captions of each of a grid's photographs, best first."""
         words = self.tokenizer
-        avoided = {i for text in settings.avoid for i in words.encode(text)}
+        avoided = {i for word in settings.avoid for i in words.encode(word)}
         found = search(
             self.decoder,
             torch.full((len(grid.values),), words.start_id, device=grid.values.device),
@@ -155,32 +174,38 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         return Caption(self.tokenizer.decode(hypothesis.ids), words, hypothesis.score, hypothesis.finished)
 
     def _settings(self, search: dict[str, Any]) -> SearchConfig:
+        """The checkpoint's own search with these fields changed; beams enough for the captions where none are given."""
         known = [field.name for field in dataclasses.fields(SearchConfig)]
         unknown = sorted(set(search) - set(known))
         if unknown:
-            raise TypeError(
-                f"caption() does not know {', '.join(unknown)}; a search has the fields {', '.join(known)}."
-            )
-        if "beams" not in search and not search.get("sample", self.config.search.sample):
-            search["beams"] = max(self.config.search.beams, search.get("num_captions", 1))
-        settings = dataclasses.replace(self.config.search, **search)
-        unheard = [
-            word
-            for word in self.tokenizer.split(settings.begin_with)
-            if self.tokenizer.unknown_id in self.tokenizer.encode(word)
-        ]
+            raise TypeError(f"A search has no {', '.join(unknown)}; it has the fields {', '.join(known)}.")
+        own, several = self.config.search, search.get("num_captions")
+        if "beams" not in search and isinstance(several, int) and several > own.beams:
+            search = {**search, "beams": several}
+        settings = dataclasses.replace(own, **search)
+        unheard = [word for word in settings.begin_with.split() if not self._knows(word)]
         if unheard:
             raise ConfigError(
                 f"begin_with has {', '.join(map(repr, unheard))}, not among the model's words; use others."
             )
+        begin = len(self.tokenizer.encode(settings.begin_with))
+        if begin > settings.max_length:
+            raise ConfigError(f"begin_with has {begin} words; expected at most max_length ({settings.max_length}).")
+        for word in settings.avoid:
+            if len(self.tokenizer.encode(word)) > 1:
+                raise ConfigError(f"avoid has {word!r}, which is more than one word; give each word by itself.")
         return settings
+
+    def _knows(self, word: str) -> bool:
+        ids = self.tokenizer.encode(word)
+        return bool(ids) and self.tokenizer.unknown_id not in ids
 
     # -- load, save, push ---------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
-        name_or_folder: str | Path | None = None,
+        name_or_folder: str | os.PathLike[str] | None = None,
         *,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -188,9 +213,10 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         local_files_only: bool = False,
         force_download: bool = False,
     ) -> Self:
-        """Load the bundled checkpoint (None), a folder's, or a Hub repository's; in float32, ready for use.
+        """Load the bundled checkpoint (None), a folder's, or a Hub repository's; in float32, in evaluation mode.
 
-        Strict: config, words and weights must fit each other exactly. Nothing is unpickled. Raises CheckpointError.
+        Strict: config, words and weights must fit each other exactly; nothing is unpickled, and no backbone's weights
+        are downloaded. Raises CheckpointError, whose sentence says what was found, expected, and can be done.
         """
         folder = bundled_checkpoint()
         if name_or_folder is not None:
@@ -204,19 +230,17 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             )
         absent = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
         if absent:
-            raise CheckpointError(
-                f"{folder} lacks {', '.join(absent)}; expected a captioner's {', '.join(CHECKPOINT_FILES)}."
-            )
+            raise CheckpointError(f"{folder} has no {', '.join(absent)}; expected {', '.join(CHECKPOINT_FILES)} there.")
+        config = read_config(folder)
         try:
-            config = CaptionerConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
             tokenizer = CaptionTokenizer.load(folder / "tokenizer.json")
             with torch.device("meta"):
                 model = cls(config, tokenizer)
-        except (ConfigError, TokenizerError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{folder} is no captioner of this library: {error}") from error
+        except (ConfigError, TokenizerError) as error:
+            raise CheckpointError(f"{folder} is not a whole captioner: {error}") from error
         model._load_weights(folder / "model.safetensors")
-        if (folder / "LICENSE").is_file():
-            model.weights_license = (folder / "LICENSE").read_text(encoding="utf-8")
+        model.weights_license, card = _text(folder / "LICENSE"), _text(folder / CARD)
+        model.card = None if card is None or is_generated(card) else card
         return model.to(memory_format=torch.channels_last).eval()
 
     def _load_weights(self, path: Path) -> None:
@@ -228,37 +252,42 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
                 _check_header(path, wanted, {n: (s.get_shape(), s.get_dtype()) for n, s in found.items()})
                 state = {name: file.get_tensor(name).float() for name in wanted}
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path} is no whole safetensors file: {error}; download or save it again."
-            ) from error
-        broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+            raise CheckpointError(f"{path} is {_what_it_is(path, error)}.") from error
+        broken = _not_finite(state)
         if broken:
-            raise CheckpointError(f"{path} holds numbers that are not finite in {', '.join(broken[:5])}.")
+            raise CheckpointError(f"{path} holds numbers that are not finite in {broken}; take an earlier checkpoint.")
         if self.config.tie_embeddings:
             state["decoder.output.weight"] = state["decoder.embedding.weight"]
         self.load_state_dict(state, assign=True)
         if self.config.tie_embeddings:
             self.decoder.output.weight = self.decoder.embedding.weight
 
-    def save_pretrained(self, save_directory: str | Path, *, repo_id: str = "your-name/your-captioner") -> None:  # type: ignore[override]
-        """Write config.json, tokenizer.json, model.safetensors (float16), the card README.md and LICENSE.
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike[str], *, repo_id: str = SOMEONE
+    ) -> None:
+        """Write config.json, tokenizer.json, model.safetensors (float16), the card README.md and, if known, LICENSE.
 
-        A README.md that is there already is kept. Each file is written whole or not at all.
+        A README.md there that a person wrote or edited is kept. repo_id: the Hub id that the card names.
+        Raises CheckpointError for weights that float16 cannot hold and for a folder that cannot be written; the files
+        that were there are then as they were.
         """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().half().contiguous().cpu() for name, tensor in self.named_parameters()}
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-            new = Path(temporary)
-            save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
-            self.tokenizer.save(new / "tokenizer.json")
-            (new / "config.json").write_text(self.config.to_json(), encoding="utf-8")
-            if self.weights_license is not None:
-                (new / "LICENSE").write_text(self.weights_license, encoding="utf-8")
-            if not (folder / "README.md").exists():
-                (new / "README.md").write_text(render_card(self.config, repo_id), encoding="utf-8")
-            for file in sorted(new.iterdir()):
-                os.replace(file, folder / file.name)
+        broken = _not_finite(weights)
+        if broken:
+            raise CheckpointError(f"Nothing is saved: float16 cannot hold the numbers in {broken}; training diverged.")
+        texts = {"config.json": self.config.to_json(), "LICENSE": self.weights_license}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            existing = _text(folder / CARD)
+            if existing is None or is_generated(existing):
+                texts[CARD] = self.card or render_card(self.config, repo_id, licence=self.weights_license)
+            files = {name: text.encode() for name, text in texts.items() if text is not None}
+            files["model.safetensors"] = safetensors.torch.save(weights, {"format": "pt"})
+            writers = {name: lambda path, data=data: path.write_bytes(data) for name, data in files.items()}
+            _write_all(folder, {**writers, "tokenizer.json": self.tokenizer.save})
+        except OSError as error:
+            raise CheckpointError(f"{folder} cannot be written ({error}); what was there is as it was.") from error
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -271,9 +300,9 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         create_pr: bool = False,
         overwrite_card: bool = False,
     ) -> str:
-        """Push config, words, weights, card and licence to the Hub in one commit; return the commit's URL.
+        """Push what save_pretrained writes to the Hub in one commit; return its URL, or the pull request's.
 
-        A card that is there already is left as it is unless `overwrite_card`. Raises CheckpointError.
+        A card on the Hub that a person wrote or edited stays as it is, unless `overwrite_card`. Raises CheckpointError.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id)
@@ -285,8 +314,30 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
                 revision=revision,
                 commit_message=commit_message,
                 create_pr=create_pr,
-                keep=() if overwrite_card else ("README.md",),
+                overwrite_card=overwrite_card,
             )
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _write_all(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
+    """Every file under a temporary name first, then all into place: a full disk leaves the old ones whole."""
+    new = {name: folder / f".{name}.new" for name in writers}
+    try:
+        for name, write in writers.items():
+            write(new[name])
+        for name, path in new.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in new.values():
+            path.unlink(missing_ok=True)
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str:
+    """The names of the tensors that hold a NaN or an infinity."""
+    return ", ".join(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
 
 
 def _check_header(path: Path, wanted: dict[str, list[int]], found: dict[str, tuple[list[int], str]]) -> None:
@@ -296,8 +347,21 @@ def _check_header(path: Path, wanted: dict[str, list[int]], found: dict[str, tup
     for name, (shape, kind) in found.items():
         if name in wanted and list(shape) != wanted[name]:
             problems.append(f"{name} has shape {list(shape)}, expected {wanted[name]}")
-        elif kind not in STORED:
-            problems.append(f"{name} is {kind}, expected one of {', '.join(sorted(STORED))}")
+        elif name in wanted and kind not in STORED:
+            problems.append(f"{name} is {kind}, expected one of {', '.join(STORED)}")
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{path} does not fit config.json: {'; '.join(problems[:3])}{more}.")
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """Why a file cannot be read as safetensors; a whole one has a brace as its ninth byte."""
+    if isinstance(error, OSError):
+        return f"not readable ({error})"
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith((b"PK\x03\x04", b"\x80")) and head[8:] != b"{":
+        return "a pickle, which is never loaded; expected safetensors, as save_pretrained writes it"
+    if head == b"version h":
+        return "a Git LFS pointer and not the weights themselves; run `git lfs pull`"
+    return f"no whole safetensors file ({error}); download or save it again"

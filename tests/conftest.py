@@ -53,7 +53,7 @@ def tiny_captioner(tiny_config: CaptionerConfig, tiny_tokenizer: CaptionTokenize
     captioner = ImageCaptioner(tiny_config, tiny_tokenizer)
     with torch.no_grad():
         for parameter in captioner.decoder.parameters():
-            parameter.mul_(2)
+            parameter.mul_(4)
     return captioner
 
 

@@ -16,7 +16,7 @@ def test_one_hot_cell_lights_its_own_part(row: int, column: int) -> None:
     lit = np.asarray(overlay(GREY, attention)).sum(2).astype(float)
     assert lit.shape == (70, 140)
     centre = lit[row * 10 + 5, column * 20 + 10]
-    assert centre == lit.max()
+    assert centre > 0.95 * lit.max()
     far = np.ones_like(lit, dtype=bool)
     far[max(0, row * 10 - 15) : row * 10 + 25, max(0, column * 20 - 30) : column * 20 + 50] = False
     assert lit[far].max() < 0.5 * centre

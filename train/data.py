@@ -10,6 +10,7 @@ Told apart by what the folder (or file) holds:
 """
 
 import csv
+import io
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -164,7 +165,7 @@ def _read_metadata(file: Path) -> list[Row]:
 
 
 def _read_table(file: Path) -> list[Row]:
-    with file.open(newline="", encoding="utf-8") as lines:
+    with io.StringIO(_text(file), newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",")
         columns = [column.strip() for column in reader.fieldnames or ()]
         reader.fieldnames = columns

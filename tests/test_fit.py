@@ -1,0 +1,126 @@
+"""Training learns, keeps the best, and after being killed ends where it would have ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from hf_captioner import ImageCaptioner
+from tests.conftest import SENTENCES, generated
+from train.fit import main
+
+RECIPE = """
+model: {encoder: resnet18, encoder_node: layer2, image_size: 64, width: 24, backward_width: 12, dropout: 0.1}
+search: {beams: 2, max_length: 10}
+min_count: 1
+batch_size: 4
+mixed_precision: 'no'
+patience: 9
+stages:
+  - {epochs: 2, learning_rate: 0.02, warmup: 2, captions: 2}
+  - {epochs: 2, learning_rate: 0.005, warmup: 1, train_from: layer2, encoder_learning_rate: 0.001, augment: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rows = ["path,caption,split"]
+    for index in range(20):
+        generated(index % 4).save(folder / f"{index}.png")
+        rows += [f"{index}.png,{SENTENCES[index % 4]},{'dev' if index >= 16 else 'train'}"] * 2
+    (folder / "captions.csv").write_text("\n".join(rows))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+def arguments(data: Path, out: Path) -> list[str]:
+    return [str(data / "recipe.yaml"), "--data", str(data / "captions.csv"), "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    subprocess.run([sys.executable, "-m", "train.fit", *arguments(data, out)], check=True, env=one_thread())
+    return out
+
+
+def one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def history(out: Path) -> list[dict[str, float]]:
+    with safe_open(out / "state.safetensors", framework="pt") as file:
+        rows: list[dict[str, float]] = json.loads(file.metadata()["progress"])["history"]
+        return rows
+
+
+def test_the_loss_falls_and_the_run_leaves_what_it_promises(run: Path) -> None:
+    rows = history(run)
+    assert [(row["stage"], row["epoch"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    assert (run / "curves.png").stat().st_size > 1000
+    assert list((run / "tensorboard").iterdir())
+    captioner = ImageCaptioner.from_pretrained(run / "best")
+    assert captioner.config.search.beams == 2
+    assert captioner.caption(generated(0)).text
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Path, run: Path, tmp_path: Path) -> None:
+    """Killed again and again, each time a little later, until it gets through."""
+    out, kills = tmp_path / "out", 0
+    for patience in (6, 7, 8, 9, 10, 60):
+        process = subprocess.Popen([sys.executable, "-m", "train.fit", *arguments(data, out)], env=one_thread())
+        try:
+            assert process.wait(patience) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills
+    whole, resumed = load_file(run / "state.safetensors"), load_file(out / "state.safetensors")
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    assert [row["CIDEr"] for row in history(out)] == [row["CIDEr"] for row in history(run)]
+
+
+def test_a_finished_run_is_not_run_again_and_another_recipe_is_refused(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, began = (run / "state.safetensors").stat().st_mtime_ns, time.perf_counter()
+    assert main(arguments(data, run)) == 0
+    assert (run / "state.safetensors").stat().st_mtime_ns == before
+    assert time.perf_counter() - began < 20
+    other = tmp_path / "other.yaml"
+    other.write_text(RECIPE.replace("seed: 1", "") + "seed: 2\n")
+    assert main([str(other), *arguments(data, run)[1:]]) == 1
+    assert "was saved by another recipe; give another --out folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("patience: 0", "Recipe.patience is 0; expected at least 1"),
+        ("patienze: 3", "unexpected keyword argument 'patienze'"),
+        ("patience: [", "while parsing"),
+        ("patience: lots", "Recipe.patience is 'lots'; expected int"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused(
+    data: Path, tmp_path: Path, change: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("patience: 9", change))
+    assert main([str(recipe), *arguments(data, tmp_path / "out")[1:]]) == 1
+    assert complaint in capsys.readouterr().err
