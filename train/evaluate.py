@@ -75,7 +75,8 @@ def write_results(folder: Path, results: Results) -> None:
     """Put measured results into a checkpoint folder's config.json and render its card anew."""
     config = CaptionerConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
     config = CaptionerConfig.from_dict({**config.to_dict(), "results": results.to_dict()})
-    for name, text in (("config.json", config.to_json()), ("README.md", render_card(config))):
+    licence = (folder / "LICENSE").read_text(encoding="utf-8") if (folder / "LICENSE").exists() else None
+    for name, text in (("config.json", config.to_json()), ("README.md", render_card(config, licence=licence))):
         unfinished = folder / f".{name}.tmp"
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, folder / name)
