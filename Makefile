@@ -36,7 +36,7 @@ types: setup
 train: setup weights/resnet50.safetensors
 	$(RUN) -m train.fit train/recipes/flickr8k.yaml --data $(DATA) --out $(OUT) \
 		--backbone weights/resnet50.safetensors --weights-license $(WEIGHTS)/LICENSE.weights
-	$(RUN) -m train.evaluate --data $(DATA) --model $(OUT)/best --write-results
+	$(RUN) -m train.evaluate --data $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights

@@ -6,9 +6,9 @@ Exit codes: 0 all well; 1 some photographs failed, each named on stderr, or the 
 import argparse
 import csv
 import dataclasses
+import importlib
 import json
 import os
-import runpy
 import sys
 import types
 import typing
@@ -161,8 +161,8 @@ def _writer(options: argparse.Namespace) -> "typing.Callable[[Path, Caption], No
 def _demo(options: argparse.Namespace) -> int:
     from hf_captioner.hub import data_path
 
-    app = runpy.run_path(str(data_path("space") / "app.py"), run_name="space.app")
-    app["main"](model=options.model, port=options.port)
+    sys.path.insert(0, str(data_path("space")))  # as `python app.py` on the Hub does
+    importlib.import_module("app").serve(options.model, options.port)
     return 0
 
 

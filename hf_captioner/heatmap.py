@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 WARM = np.array([255.0, 176.0, 32.0])
 """The tint of full attention, RGB."""
-DIMMED = 0.35
+DIMMED = 0.4
 """Brightness of what was not looked at."""
 TILE = 240
 """Longest side of a contact sheet's tile, in pixels."""
@@ -27,7 +27,7 @@ def overlay(photograph: Image.Image, attention: np.ndarray, *, strength: float =
     light = _resized(attention, photograph.size)[:, :, None]
     pixels = np.asarray(photograph.convert("RGB"), dtype=np.float32)
     lit = pixels * (DIMMED + (1 - DIMMED) * light)
-    lit += (WARM - lit) * (0.35 * light**2)
+    lit += (WARM - lit) * (0.45 * light**2)
     mixed = pixels + (lit - pixels) * strength
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
 

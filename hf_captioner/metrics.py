@@ -5,10 +5,11 @@ the one of the COCO caption evaluation. Scores are fractions: a CIDEr of 0.52 is
 """
 
 import contextlib
-import io
 import os
 import re
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def _tokenized(sentences: Sequence[Sequence[str]]) -> Sentences:
     one_line = [[" ".join(sentence.split()) for sentence in group] for group in sentences]
     if not has_java():
         return {i: [" ".join(re.findall(r"[^\W_]+", s.lower())) for s in group] for i, group in enumerate(one_line)}
-    with _english_java(), contextlib.redirect_stderr(io.StringIO()):
+    with _english_java(), _quiet():
         tokenized: Sentences = PTBTokenizer().tokenize(
             {i: [{"caption": sentence} for sentence in group] for i, group in enumerate(one_line)}
         )
@@ -92,7 +93,7 @@ def _tokenized(sentences: Sequence[Sequence[str]]) -> Sentences:
 
 
 def _meteor(written: Sentences, found: Sentences) -> float:
-    with _english_java():
+    with _english_java(), _quiet():
         meteor = Meteor()
         try:
             return float(meteor.compute_score(written, found)[0])
@@ -102,6 +103,24 @@ def _meteor(written: Sentences, found: Sentences) -> float:
             meteor.meteor_p.stderr.close()
             meteor.meteor_p.kill()
             meteor.meteor_p.wait()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Java's chatter on the standard error it inherits is kept back, and shown where the work fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             raise TypeError("stream() takes an iterable of pictures; for a single one use caption().")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
-        return self._stream(iter(images), batch_size, self._settings(search))
+        return self._stream(iter(images), batch_size, self.search_settings(search))
 
     def _stream(
         self, images: Iterator[ImageSource], batch_size: int, settings: SearchConfig
@@ -173,7 +173,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         )
         return Caption(self.tokenizer.decode(hypothesis.ids), words, hypothesis.score, hypothesis.finished)
 
-    def _settings(self, search: dict[str, Any]) -> SearchConfig:
+    def search_settings(self, search: dict[str, Any]) -> SearchConfig:
         """The checkpoint's own search with these fields changed; beams enough for the captions where none are given."""
         known = [field.name for field in dataclasses.fields(SearchConfig)]
         unknown = sorted(set(search) - set(known))

@@ -23,6 +23,7 @@ search: {beams: 2, max_length: 10}
 min_count: 1
 batch_size: 4
 mixed_precision: 'no'
+average: 0.5
 patience: 9
 stages:
   - {epochs: 2, learning_rate: 0.02, warmup: 2, captions: 2}

@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
     parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--split", default="dev", choices=("train", "dev", "test"))
+    parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
+    parser.add_argument("--dataset", help="what the card calls the data; without it, the name of its folder or file")
     parser.add_argument("--limit", type=int, help="only the first so many photographs (CIDEr then means less)")
     parser.add_argument("--save", type=Path, help="write every caption to this JSON file")
     parser.add_argument(
@@ -107,7 +109,8 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     folder = Path(options.model) if options.model else bundled_checkpoint()
     if options.write_results and not folder.is_dir():
         raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
-    records = [record for record in load_records(options.data) if record.split == options.split][: options.limit]
+    everything = load_records(options.data, split_file=options.splits)
+    records = [record for record in everything if record.split == options.split][: options.limit]
     if not records:
         raise DataError(f"{options.data} has no {options.split} split.")
     captioner = ImageCaptioner.from_pretrained(options.model)
@@ -122,7 +125,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     seconds = (time.perf_counter() - began) / len(records)
     scores = score(captions, records)
     command = f"python -m train.evaluate {shlex.join(arguments)}"
-    used = captioner._settings({**search, "num_captions": 1})
+    used = captioner.search_settings({**search, "num_captions": 1})
     _print_table(scores, captions, seconds, used, command)
     if not has_java():
         print(NO_JAVA, file=sys.stderr)
@@ -134,7 +137,8 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         options.save.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     if options.write_results:
         rounded = {name: round(value, 4) for name, value in scores.items()}
-        write_results(folder, Results("Flickr8k", options.split, rounded, tokenization(), command))
+        dataset = options.dataset or options.data.resolve().stem
+        write_results(folder, Results(dataset, options.split, rounded, tokenization(), command))
     return 0
 
 

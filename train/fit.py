@@ -8,14 +8,16 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -29,7 +31,7 @@ from train.curves import draw_curves
 from train.data import DataError, Record, load_records
 from train.evaluate import caption_records, score
 from train.features import GridCache, cached_grids
-from train.progress import Progress, load_state, save_state
+from train.progress import Midway, Progress, Resumed, averaged, load_state, save_state
 from train.recipe import Recipe, Stage
 
 SAVE_EVERY = 60
@@ -69,14 +71,14 @@ class Trainer:
         self.tokenizer = CaptionTokenizer.build(words, recipe.min_count)
         self.captioner = ImageCaptioner(recipe.captioner_config(len(self.tokenizer)), self.tokenizer)
         self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
-        self.progress, self.optimizer_state = Progress(), dict[int, dict[str, Tensor]]()
-        out.mkdir(parents=True, exist_ok=True)
+        self.resumed = Resumed(Progress(), {}, {})
         if self.state_file.exists():
-            self.progress, self.optimizer_state = load_state(self.state_file, recipe, self.captioner)
-            at = self.progress
+            self.resumed = load_state(self.state_file, recipe, self.captioner)
+            at = self.resumed.progress
             self._say(f"going on at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
         elif backbone is not None:
             self.captioner.encoder.load_backbone(backbone)
+        self.progress = self.resumed.progress
         self.log = SummaryWriter(str(out / "tensorboard"))
 
     def run(self) -> None:
@@ -96,24 +98,21 @@ class Trainer:
         self.captioner.encoder.train_from(stage.train_from)
         grids = None if stage.reads_pixels else self._grids(self.train)
         dev_grids = None if stage.train_from else self._grids(self.dev)
+        average = self._average()
         model = CaptionLoss(self.captioner, self.recipe.label_smoothing)
-        optimizer = self._optimizer(stage)
-        model, optimizer = self.accelerator.prepare(model, optimizer)
+        model, optimizer = self.accelerator.prepare(model, self._optimizer(stage))
+        self.resumed = Resumed(self.progress, {}, {})
+        midway = Midway(optimizer, average)
         photographs = Photographs(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
         process = self.accelerator.process_index, self.accelerator.num_processes
         order = EpochOrder(len(photographs), self.recipe.batch_size, self.recipe.seed, *process)
         while self.progress.epoch < stage.epochs and self.progress.waited < self.recipe.patience:
-            self._run_epoch(stage, model, optimizer, photographs, order)
-            self._validate(stage, dev_grids)
-            self._save(optimizer)
+            self._run_epoch(stage, model, midway, photographs, order)
+            self._validate(stage, cast(ImageCaptioner, average.module), dev_grids)
+            self._save(midway)
 
     def _run_epoch(
-        self,
-        stage: Stage,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        photographs: Photographs,
-        order: EpochOrder,
+        self, stage: Stage, model: nn.Module, midway: Midway, photographs: Photographs, order: EpochOrder
     ) -> None:
         at = self.progress
         order.epoch, order.first = len(at.history), at.step
@@ -130,16 +129,17 @@ class Trainer:
         began = time.perf_counter()
         for batch in batches:
             done = at.epoch * len(order) + at.step
-            for group in optimizer.param_groups:
+            for group in midway.optimizer.param_groups:
                 group["lr"] = group["peak"] * _rate(stage, done, stage.epochs * len(order))
-            at.loss_sum += self._step(model, optimizer, batch, len(at.history) * len(order) + at.step)
+            at.loss_sum += self._step(model, midway.optimizer, batch, len(at.history) * len(order) + at.step)
+            midway.average.update_parameters(self.captioner)
             at.step += 1
             batches.set_postfix(loss=f"{at.loss_sum / at.step:.3f}", refresh=False)
             self.log.add_scalar("train/loss", at.loss_sum / at.step, len(at.history) * len(order) + at.step)
             if at.step % SAVE_EVERY == 0 and at.step < len(order):
                 at.seconds += time.perf_counter() - began
                 began = time.perf_counter()
-                self._save(optimizer)
+                self._save(midway)
         at.seconds += time.perf_counter() - began
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, count: int) -> float:
@@ -162,10 +162,10 @@ class Trainer:
         optimizer.zero_grad()
         return value
 
-    def _validate(self, stage: Stage, dev_grids: GridCache | None) -> None:
+    def _validate(self, stage: Stage, captioner: ImageCaptioner, dev_grids: GridCache | None) -> None:
         """Score the dev split, keep the model where it is the best yet, and move to the next epoch."""
         at = self.progress
-        captions = caption_records(self.captioner.eval(), self.dev, grids=dev_grids)
+        captions = caption_records(captioner.eval(), self.dev, grids=dev_grids)
         scores = score([caption.text for caption in captions], self.dev, meteor=False)
         cider = scores["CIDEr"]
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 1)}
@@ -177,7 +177,7 @@ class Trainer:
         )
         if self.accelerator.is_main_process:
             if cider > at.best_cider:
-                self.captioner.save_pretrained(self.out / "best")
+                captioner.save_pretrained(self.out / "best")
             draw_curves(at.history, self.out / "curves.png")
             for name, value in scores.items():
                 self.log.add_scalar(f"dev/{name}", value, len(at.history))
@@ -198,10 +198,16 @@ class Trainer:
                 if chosen:
                     groups.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-        if self.optimizer_state:
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.optimizer_state})
-            self.optimizer_state = {}
+        if self.resumed.optimizer:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.resumed.optimizer})
         return optimizer
+
+    def _average(self) -> AveragedModel:
+        average = AveragedModel(self.captioner, multi_avg_fn=_moving_average(self.recipe.average))
+        with torch.no_grad():
+            for name, tensor in self.resumed.average.items():
+                averaged(average)[name].copy_(tensor)
+        return average
 
     def _grids(self, records: Sequence[Record]) -> GridCache:
         self.captioner.encoder.eval()
@@ -209,9 +215,9 @@ class Trainer:
             paths = [record.path for record in records]
             return cached_grids(self.captioner.encoder, self.captioner.config, paths, self.out / "grids")
 
-    def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def _save(self, midway: Midway | None) -> None:
         if self.accelerator.is_main_process:
-            save_state(self.state_file, self.recipe, self.progress, self.captioner, optimizer)
+            save_state(self.state_file, self.recipe, self.progress, self.captioner, midway)
         self.accelerator.wait_for_everyone()
 
     def _say(self, message: str) -> None:
@@ -227,17 +233,37 @@ def _rate(stage: Stage, done: int, steps: int) -> float:
     return stage.final + (1 - stage.final) * 0.5 * (1 + math.cos(math.pi * through))
 
 
+Weights = tuple[Tensor, ...] | list[Tensor]
+
+
+def _moving_average(decay: float) -> Callable[[Weights, Weights, Tensor | int], None]:
+    """An exponential moving average whose memory grows with the steps n seen: decay min(decay, (1 + n) / (10 + n)),
+    the schedule of TensorFlow's ExponentialMovingAverage, so that it does not drag the first weights along."""
+
+    @torch.no_grad()
+    def update(average: Weights, current: Weights, seen: Tensor | int) -> None:
+        n = int(seen)
+        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.fit", description=__doc__)
     parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
     parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
     parser.add_argument("--out", type=Path, required=True, help="where state, logs, curves and best/ go")
     parser.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision")
+    parser.add_argument("--weights-license", type=Path, help="a text that is saved beside the weights as LICENSE")
     options = parser.parse_args(argv)
     try:
-        recipe = Recipe.read(options.recipe)
-        Trainer(recipe, load_records(options.data), options.out, options.backbone).run()
-    except (ConfigError, DataError, ImageError, TokenizerError, FloatingPointError) as error:
+        recipe, terms = Recipe.read(options.recipe), options.weights_license
+        options.out.mkdir(parents=True, exist_ok=True)
+        records = load_records(options.data, split_file=options.out / "splits.json", seed=recipe.seed)
+        trainer = Trainer(recipe, records, options.out, options.backbone)
+        trainer.captioner.weights_license = terms.read_text(encoding="utf-8") if terms else None
+        trainer.run()
+    except (ConfigError, DataError, OSError, ImageError, TokenizerError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

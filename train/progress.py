@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from hf_captioner.config import ConfigError
 from train.recipe import Recipe
@@ -37,13 +38,30 @@ class Progress:
     """A row an epoch: stage, epoch, loss, seconds, and the dev scores."""
 
 
-def save_state(
-    path: Path, recipe: Recipe, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer | None
-) -> None:
-    """Write everything a later process needs to go on; `optimizer` None means that a stage is about to begin."""
-    tensors = {f"model.{name}": tensor for name, tensor in dict(model.named_parameters()).items()}
-    if optimizer is not None:
-        for index, state in optimizer.state_dict()["state"].items():
+@dataclass(frozen=True)
+class Midway:
+    """What a stage carries from step to step beside the weights."""
+
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A saved state, read back; the tensors are empty where a stage was about to begin."""
+
+    progress: Progress
+    optimizer: dict[int, dict[str, Tensor]]
+    """The optimizer's state by parameter index."""
+    average: dict[str, Tensor]
+
+
+def save_state(path: Path, recipe: Recipe, progress: Progress, model: nn.Module, midway: Midway | None) -> None:
+    """Write everything a later process needs to go on; `midway` None means that a stage is about to begin."""
+    tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.named_parameters()}
+    if midway is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in averaged(midway.average).items()}
+        for index, state in midway.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     about = {"progress": json.dumps(dataclasses.asdict(progress)), "recipe": recipe.to_json()}
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
@@ -51,11 +69,8 @@ def save_state(
     os.replace(unfinished, path)
 
 
-def load_state(path: Path, recipe: Recipe, model: nn.Module) -> tuple[Progress, dict[int, dict[str, Tensor]]]:
-    """Load the model's weights; return the progress and the optimizer's state by parameter index.
-
-    Raises ConfigError where the state belongs to another recipe.
-    """
+def load_state(path: Path, recipe: Recipe, model: nn.Module) -> Resumed:
+    """Load the model's weights and return the rest. Raises ConfigError where the state belongs to another recipe."""
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
         if about.get("recipe") != recipe.to_json():
@@ -63,13 +78,21 @@ def load_state(path: Path, recipe: Recipe, model: nn.Module) -> tuple[Progress, 
                 f"{path} was saved by another recipe; give another --out folder, or delete that one to begin anew."
             )
         optimizer: dict[int, dict[str, Tensor]] = {}
+        average: dict[str, Tensor] = {}
         parameters = dict(model.named_parameters())
         for name in file.keys():
             kind, _, rest = name.partition(".")
             if kind == "model":
                 with torch.no_grad():
                     parameters[rest].copy_(file.get_tensor(name))
+            elif kind == "average":
+                average[rest] = file.get_tensor(name)
             else:
                 index, _, part = rest.partition(".")
                 optimizer.setdefault(int(index), {})[part] = file.get_tensor(name)
-    return Progress(**json.loads(about["progress"])), optimizer
+    return Resumed(Progress(**json.loads(about["progress"])), optimizer, average)
+
+
+def averaged(average: AveragedModel) -> dict[str, Tensor]:
+    """What changes in an average: its parameters, each once, and how many steps it has seen."""
+    return dict(average.named_parameters()) | {"n_averaged": average.n_averaged}

@@ -59,6 +59,8 @@ class Recipe(Strict):
     weight_decay: float = 0.01
     clip_norm: float = 5.0
     """Largest norm of the gradient."""
+    average: float = 0.0
+    """Decay of the moving average of the weights, which is what is validated and kept; 0 keeps the last weights."""
     patience: int = 3
     """A stage ends early after this many epochs without a better CIDEr."""
     mixed_precision: str = "bf16"
@@ -75,6 +77,7 @@ class Recipe(Strict):
             self._require(getattr(self, name) >= 0, name, "at least 0")
         self._require(self.clip_norm > 0, "clip_norm", "more than 0")
         self._require(0 <= self.label_smoothing < 1, "label_smoothing", "0 or more and less than 1")
+        self._require(0 <= self.average < 1, "average", "0 or more and less than 1")
         self._require(self.mixed_precision in ("bf16", "no"), "mixed_precision", "bf16 or no")
         self.captioner_config(5)
 

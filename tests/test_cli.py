@@ -1,0 +1,110 @@
+"""The real command: results on stdout, messages on stderr, and an exit code that says how it went."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hf_captioner.cli", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def bad_path(tmp_path: Path) -> Path:
+    path = tmp_path / "bad.jpg"
+    path.write_text("no picture")
+    return path
+
+
+def test_a_line_a_photograph(checkpoint: Path, photograph_paths: list[Path]) -> None:
+    done = run("caption", *photograph_paths, "--model", checkpoint)
+    assert done.returncode == 0
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [path for path, _ in lines] == [str(path) for path in photograph_paths]
+    assert all(caption for _, caption in lines)
+    assert "5/5" in done.stderr
+
+
+def test_a_bad_picture_is_named_and_the_others_go_on(
+    checkpoint: Path, photograph_paths: list[Path], bad_path: Path
+) -> None:
+    done = run("caption", photograph_paths[0], bad_path, photograph_paths[1], "--json", "--model", checkpoint)
+    assert done.returncode == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["path"] for row in rows] == [str(photograph_paths[0]), str(photograph_paths[1])]
+    assert rows[0]["caption"] == " ".join(word["text"] for word in rows[0]["words"])
+    assert f"{bad_path}: " in done.stderr
+    assert "1 of 3 photographs failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_means_its_pictures_and_a_dash_means_stdin(
+    checkpoint: Path, photograph_paths: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("not a picture, and not tried")
+    folder = run("caption", tmp_path, "--csv", "--model", checkpoint)
+    listed = run("caption", "-", "--csv", "--model", checkpoint, stdin="\n".join(map(str, photograph_paths)))
+    assert folder.returncode == listed.returncode == 0
+    assert folder.stdout == listed.stdout
+    rows = list(csv.DictReader(io.StringIO(folder.stdout)))
+    assert [row["path"] for row in rows] == [str(path) for path in photograph_paths]
+    assert set(rows[0]) == {"path", "caption", "score"}
+
+
+def test_search_flags_are_the_searchs_fields(checkpoint: Path, photograph_path: Path) -> None:
+    steer = ("--begin-with", "two dog", "--max-length", "4", "--num-captions", "3", "--avoid", "beach", "grass")
+    done = run("caption", photograph_path, "--model", checkpoint, *steer)
+    captions = [line.partition("\t")[2] for line in done.stdout.splitlines()]
+    assert len(set(captions)) == 3
+    for caption in captions:
+        assert caption.startswith("two dog")
+        assert len(caption.split()) <= 4
+        assert not {"beach", "grass"} & set(caption.split())
+
+
+def test_heatmaps_are_written(checkpoint: Path, photograph_paths: list[Path], tmp_path: Path) -> None:
+    done = run("caption", *photograph_paths[:2], "--heatmaps", tmp_path / "maps", "--model", checkpoint)
+    assert done.returncode == 0
+    sheets = sorted((tmp_path / "maps").iterdir())
+    assert [sheet.name for sheet in sheets] == ["000000-0.png", "000001-1.png"]
+    with Image.open(sheets[0]) as sheet:
+        assert sheet.width > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["caption", "x.jpg", "--beem", "3"], 2, "unrecognized arguments: --beem"),
+        (["caption", "x.jpg", "--beams", "0"], 2, "beams is 0; expected at least 1"),
+        (["caption", "x.jpg", "--json", "--csv"], 2, "not allowed with argument"),
+        (["info", "--model", "./gone"], 1, "There is no folder ./gone"),
+        ([], 2, "COMMAND"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(checkpoint: Path, arguments: list[str], code: int, complaint: str) -> None:
+    model = ["--model", str(checkpoint)] if arguments[:1] == ["caption"] else []
+    done = run(*arguments, *model)
+    assert done.returncode == code
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_info_says_what_a_checkpoint_is(checkpoint: Path) -> None:
+    done = run("info", "--model", checkpoint)
+    assert done.returncode == 0
+    assert "grid: 8 x 8 x 128" in done.stdout
+    assert '"decoder": "bilstm"' in done.stdout
+
+
+def test_help_needs_no_heavy_imports() -> None:
+    code = "import sys; import hf_captioner.cli; print('gradio' in sys.modules, 'evaluate' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

@@ -1,0 +1,97 @@
+"""The house keeps its order, exports what it says, and works from a wheel in a fresh environment."""
+
+import ast
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import hf_captioner
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = [
+    "config",
+    "images",
+    "tokenizer",
+    "encoder",
+    "decoder",
+    "search",
+    "hub",
+    "heatmap",
+    "caption",
+    "model",
+    "metrics",
+    "cli",
+    "__init__",
+]  # each imports only from those before it
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_file_has_its_place_in_the_order() -> None:
+    assert {file.stem for file in (ROOT / "hf_captioner").glob("*.py")} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_data_flows_one_way(name: str) -> None:
+    found = imports(ROOT / "hf_captioner" / f"{name}.py")
+    own = {part.split(".")[1] for part in found if part.startswith("hf_captioner.")} & set(ORDER)
+    assert own <= set(ORDER[: ORDER.index(name)])
+    assert not {part for part in found if part.split(".")[0] in ("train", "space", "tests")}
+    if name == "metrics":
+        assert not own
+
+
+def test_all_names_what_is_there() -> None:
+    modules = {name for name in vars(hf_captioner) if (ROOT / "hf_captioner" / f"{name}.py").exists()}
+    public = {name for name in vars(hf_captioner) if not name.startswith("_")} - modules
+    assert public | {"__version__"} == set(hf_captioner.__all__)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([uv(), "build", "--quiet", "--out-dir", str(folder), str(ROOT)], check=True)
+    return folder
+
+
+def uv() -> str:
+    return str(Path(sys.executable).parent / "uv")
+
+
+def test_wheel_and_sdist_carry_everything(built: Path) -> None:
+    wheel = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        sdist = {name.partition("/")[2] for name in archive.getnames()}
+    for name in ("config.json", "tokenizer.json", "model.safetensors", "README.md", "LICENSE"):
+        assert f"hf_captioner/checkpoint/{name}" in wheel
+        assert f"hf_captioner/checkpoint/{name}" in sdist
+    assert {"hf_captioner/_data/space/app.py", "hf_captioner/_data/model_card.md", "hf_captioner/py.typed"} <= wheel
+    assert {"space/app.py", "train/fit.py", "tests/conftest.py", "model_card.md", "Makefile"} <= sdist
+    assert not [name for name in wheel if name.startswith(("train/", "tests/"))]
+
+
+def test_the_installed_wheel_captions_a_photograph(built: Path, photograph_path: Path, tmp_path: Path) -> None:
+    subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    wheel = next(built.glob("*.whl"))
+    subprocess.run([uv(), "pip", "install", "--quiet", "--python", str(python), str(wheel)], check=True)
+    command = [str(python.parent / "hf-captioner"), "caption", str(photograph_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    path, _, caption = done.stdout.strip().partition("\t")
+    assert path == str(photograph_path)
+    assert len(caption.split()) >= 3
