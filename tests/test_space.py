@@ -111,12 +111,13 @@ def test_a_bad_picture_is_one_sentence_without_the_servers_paths(client: Client,
     assert "uploads" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "image", [None, "/etc/hostname", {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}]
-)
-def test_only_an_uploaded_file_is_captioned(client: Client, image: object) -> None:
-    with pytest.raises(Exception, match=r"no photograph|not|valid|Cannot|Input should"):
-        client.predict(image, api_name="/caption")
+def test_a_picture_of_the_servers_own_is_not_captioned(server: Server, photograph_path: Path) -> None:
+    call = f"{server.url}/gradio_api/call/caption"
+    for picture in (str(photograph_path), {"path": str(photograph_path), "meta": {"_type": "gradio.FileData"}}, None):
+        event = httpx.post(call, json={"data": [picture]}).json()["event_id"]
+        answer = httpx.get(f"{call}/{event}", timeout=60).text
+        assert "event: error" in answer
+        assert "caption" not in answer
 
 
 def test_the_server_asks_for_no_other_host(server: Server, client: Client, photograph_path: Path) -> None:
