@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any, Self
 import safetensors.torch
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -37,11 +36,10 @@ from hf_captioner.hub import (
 from hf_captioner.images import ImageError, ImageSource, open_image, preprocess
 from hf_captioner.search import Hypothesis, search
 from hf_captioner.tokenizer import CaptionTokenizer, TokenizerError
+from hf_captioner.weights import as_float16, read_weights, write_together
 
 READERS = 2
 """Threads that read and resize photographs while the model works."""
-STORED = ("BF16", "F16", "F32")
-"""Number formats that a checkpoint may hold; it is saved as F16 and computed as float32."""
 
 Result = Caption | list[Caption]
 """One caption, or where `num_captions` is more than 1 a list of them, best first."""
@@ -244,18 +242,8 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         return model.to(memory_format=torch.channels_last).eval()
 
     def _load_weights(self, path: Path) -> None:
-        """Fill this model, built on the meta device; the file's header is checked before any tensor is read."""
-        wanted = {name: list(parameter.shape) for name, parameter in self.named_parameters()}
-        try:
-            with safe_open(path, framework="pt") as file:
-                found = {name: file.get_slice(name) for name in file.keys()}
-                _check_header(path, wanted, {n: (s.get_shape(), s.get_dtype()) for n, s in found.items()})
-                state = {name: file.get_tensor(name).float() for name in wanted}
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is {_what_it_is(path, error)}.") from error
-        broken = _not_finite(state)
-        if broken:
-            raise CheckpointError(f"{path} holds numbers that are not finite in {broken}; take an earlier checkpoint.")
+        """Fill this model, built on the meta device."""
+        state = read_weights(path, {name: list(parameter.shape) for name, parameter in self.named_parameters()})
         if self.config.tie_embeddings:
             state["decoder.output.weight"] = state["decoder.embedding.weight"]
         self.load_state_dict(state, assign=True)
@@ -272,10 +260,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         that were there are then as they were.
         """
         folder = Path(save_directory)
-        weights = {name: tensor.detach().half().contiguous().cpu() for name, tensor in self.named_parameters()}
-        broken = _not_finite(weights)
-        if broken:
-            raise CheckpointError(f"Nothing is saved: float16 cannot hold the numbers in {broken}; training diverged.")
+        weights = as_float16(dict(self.named_parameters()))
         texts = {"config.json": self.config.to_json(), "LICENSE": self.weights_license}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -285,7 +270,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             files = {name: text.encode() for name, text in texts.items() if text is not None}
             files["model.safetensors"] = safetensors.torch.save(weights, {"format": "pt"})
             writers = {name: lambda path, data=data: path.write_bytes(data) for name, data in files.items()}
-            _write_all(folder, {**writers, "tokenizer.json": self.tokenizer.save})
+            write_together(folder, {**writers, "tokenizer.json": self.tokenizer.save})
         except OSError as error:
             raise CheckpointError(f"{folder} cannot be written ({error}); what was there is as it was.") from error
 
@@ -320,48 +305,3 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
 
 def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-
-
-def _write_all(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
-    """Every file under a temporary name first, then all into place: a full disk leaves the old ones whole."""
-    new = {name: folder / f".{name}.new" for name in writers}
-    try:
-        for name, write in writers.items():
-            write(new[name])
-        for name, path in new.items():
-            os.replace(path, folder / name)
-    finally:
-        for path in new.values():
-            path.unlink(missing_ok=True)
-
-
-def _not_finite(tensors: dict[str, Tensor]) -> str:
-    """The names of the tensors that hold a NaN or an infinity."""
-    return ", ".join(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
-
-
-def _check_header(path: Path, wanted: dict[str, list[int]], found: dict[str, tuple[list[int], str]]) -> None:
-    """Raise CheckpointError unless the file holds exactly the tensors wanted, in their shapes, as floats."""
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not part of this captioner" for name in found if name not in wanted]
-    for name, (shape, kind) in found.items():
-        if name in wanted and list(shape) != wanted[name]:
-            problems.append(f"{name} has shape {list(shape)}, expected {wanted[name]}")
-        elif name in wanted and kind not in STORED:
-            problems.append(f"{name} is {kind}, expected one of {', '.join(STORED)}")
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{path} does not fit config.json: {'; '.join(problems[:3])}{more}.")
-
-
-def _what_it_is(path: Path, error: Exception) -> str:
-    """Why a file cannot be read as safetensors; a whole one has a brace as its ninth byte."""
-    if isinstance(error, OSError):
-        return f"not readable ({error})"
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head.startswith((b"PK\x03\x04", b"\x80")) and head[8:] != b"{":
-        return "a pickle, which is never loaded; expected safetensors, as save_pretrained writes it"
-    if head == b"version h":
-        return "a Git LFS pointer and not the weights themselves; run `git lfs pull`"
-    return f"no whole safetensors file ({error}); download or save it again"

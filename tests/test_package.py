@@ -20,6 +20,7 @@ ORDER = [
     "decoder",
     "search",
     "hub",
+    "weights",
     "heatmap",
     "caption",
     "model",
