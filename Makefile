@@ -20,6 +20,7 @@ demo: setup
 	$(VENV)/bin/hf-captioner demo
 
 caption: setup
+	@test -n "$(IMAGE)" || { echo "make caption needs a picture: make caption IMAGE=dog.jpg" >&2; exit 2; }
 	$(VENV)/bin/hf-captioner caption "$(IMAGE)"
 
 test: setup

@@ -47,7 +47,7 @@ def search_from(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = build_parser().parse_args(argv)
     from hf_captioner.hub import CheckpointError  # the imports below take seconds, and --help needs none of them
 
     try:
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its flags."""
     parser = argparse.ArgumentParser(prog="hf-captioner", description="Captions that show where the model looked.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -162,7 +163,7 @@ def _demo(options: argparse.Namespace) -> int:
     from hf_captioner.hub import data_path
 
     sys.path.insert(0, str(data_path("space")))  # as `python app.py` on the Hub does
-    importlib.import_module("app").serve(options.model, options.port)
+    importlib.import_module("app").serve(options.model, options.port, open_browser=sys.stdout.isatty())
     return 0
 
 

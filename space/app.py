@@ -65,13 +65,14 @@ def _caption(captioner: ImageCaptioner, photograph: str) -> Caption:
         raise gr.Error(f"This picture cannot be read: {reason}", print_exception=False) from error
 
 
-def serve(model: str | None = None, port: int | None = None) -> None:
+def serve(model: str | None = None, port: int | None = None, *, open_browser: bool = False) -> None:
     """Load the captioner once and serve the page until interrupted. Raises CheckpointError."""
     page = build_page(ImageCaptioner.from_pretrained(model))
     page.space_id = None  # else the page asks the Hub and a font server for a header
     page.queue(max_size=40, default_concurrency_limit=2)
     page.launch(
         server_port=port,
+        inbrowser=open_browser,
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=CSS,
         footer_links=[],

@@ -20,6 +20,7 @@ from playwright.sync_api import Page, Request, expect, sync_playwright
 
 from hf_captioner import ImageCaptioner
 from tests.conftest import generated
+from tests.test_readme import blocks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
@@ -102,6 +103,16 @@ def test_the_endpoint_gives_the_caption_that_python_gives(
     assert answer["caption"] == caption.text
     assert [word["text"] for word in answer["words"]] == [word.text for word in caption.words]
     assert sum(map(sum, answer["words"][0]["attention"])) == pytest.approx(1, abs=1e-2)
+
+
+def test_the_readmes_example_runs(
+    server: Server, photograph: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photograph.save("dog.jpg")
+    example = blocks("python")[1].replace("http://127.0.0.1:7860", server.url)
+    said = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^[a-z ]+ \['[a-z]+'", said, re.MULTILINE)
 
 
 def test_a_bad_picture_is_one_sentence_without_the_servers_paths(client: Client, bad_path: Path) -> None:
