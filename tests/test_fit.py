@@ -28,6 +28,7 @@ patience: 9
 stages:
   - {epochs: 2, learning_rate: 0.02, warmup: 2, captions: 2}
   - {epochs: 2, learning_rate: 0.005, warmup: 1, train_from: layer2, encoder_learning_rate: 0.001, augment: true}
+  - {epochs: 1, learning_rate: 0.001, warmup: 1, objective: self_critical, samples: 3, mix: 0.1}
 """
 
 
@@ -67,8 +68,8 @@ def history(out: Path) -> list[dict[str, float]]:
 
 def test_the_loss_falls_and_the_run_leaves_what_it_promises(run: Path) -> None:
     rows = history(run)
-    assert [(row["stage"], row["epoch"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    assert rows[3]["loss"] < 0.9 * rows[0]["loss"]
     assert (run / "curves.png").stat().st_size > 1000
     assert list((run / "tensorboard").iterdir())
     captioner = ImageCaptioner.from_pretrained(run / "best")
@@ -94,6 +95,34 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Path, run: Pat
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
     assert [row["CIDEr"] for row in history(out)] == [row["CIDEr"] for row in history(run)]
+
+
+def test_a_captioner_is_trained_further_with_its_own_words_and_licence(data: Path, run: Path, tmp_path: Path) -> None:
+    old = ImageCaptioner.from_pretrained(run / "best")
+    old.weights_license = "non-commercial\n"
+    old.save_pretrained(tmp_path / "old")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.split("stages:")[0] + "stages: [{epochs: 1, learning_rate: 0.000001, warmup: 0}]\n")
+    rows = ["path,caption,split"] + [
+        f"{data / name}.png,a goat,{split}" for name, split in (("0", "train"), ("16", "dev"))
+    ]
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    flags = ["--data", str(tmp_path / "captions.csv"), "--out", str(tmp_path / "out"), "--init", str(tmp_path / "old")]
+    assert main([str(recipe), *flags]) == 0
+    new = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
+    assert new.tokenizer.encode("dog goat") == old.tokenizer.encode("dog goat")
+    assert new.weights_license == "non-commercial\n"
+    for (name, was), now in zip(old.named_parameters(), new.parameters(), strict=True):
+        torch.testing.assert_close(now, was, atol=1e-3, rtol=1e-2, msg=name)
+
+
+def test_a_recipe_for_another_architecture_is_refused(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("width: 24", "width: 25"))
+    assert main([str(recipe), *arguments(data, tmp_path / "out")[1:], "--init", str(run / "best")]) == 1
+    assert "has width 24 and not 25; change the recipe's `model`" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_run_again_and_another_recipe_is_refused(

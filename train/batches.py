@@ -37,11 +37,21 @@ class Batch:
     targets: Tensor
     """(R, T) words and end token, padded."""
     lengths: Tensor
-    """(R,) places that count in `words` and `targets`."""
+    """(R,) places that count in `words` and `targets`; stays on the CPU."""
+    photographs: Tensor
+    """(B,) which of the records these are."""
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(
+            self.images.to(device), self.words.to(device), self.targets.to(device), self.lengths, self.photographs
+        )
 
 
-class Photographs(Dataset[tuple[Tensor, list[list[int]]]]):
-    """(epoch, i) -> photograph i as pixels or grid, and `stage.captions` of its captions as ids."""
+Sample = tuple[int, Tensor, list[list[int]]]
+
+
+class Photographs(Dataset[Sample]):
+    """(epoch, i) -> i, photograph i as pixels or grid, and `stage.captions` of its captions as ids."""
 
     def __init__(
         self,
@@ -59,18 +69,18 @@ class Photographs(Dataset[tuple[Tensor, list[list[int]]]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, list[list[int]]]:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         draw = random.Random(f"{self.seed} {epoch} {self.records[index].path.name}")
         captions = self.ids[index]
         repeats = -(-self.stage.captions // len(captions))
         chosen = draw.sample(captions * repeats, self.stage.captions)
         if self.grids is not None:
-            return self.grids[index].float(), chosen
+            return index, self.grids[index].float(), chosen
         photograph = open_image(self.records[index].path)
         if self.stage.augment:
             photograph = augment(photograph, draw, may_flip=not self.has_sides[index])
-        return preprocess(photograph, self.config), chosen
+        return index, preprocess(photograph, self.config), chosen
 
 
 def augment(photograph: Image.Image, draw: random.Random, *, may_flip: bool) -> Image.Image:
@@ -109,15 +119,20 @@ class EpochOrder:
             yield [(self.epoch, index) for index in chunk[self.process :: self.processes]]
 
 
-def collate(samples: Sequence[tuple[Tensor, list[list[int]]]]) -> Batch:
+def collate(samples: Sequence[Sample]) -> Batch:
     """Stack the photographs and pad their captions."""
-    start, end, pad = CaptionTokenizer.start_id, CaptionTokenizer.end_id, CaptionTokenizer.pad_id
-    captions = [ids for _, chosen in samples for ids in chosen]
-    lengths = torch.tensor([len(ids) + 1 for ids in captions])
-    width = int(lengths.max())
-    words = torch.tensor([[start, *ids] + [pad] * (width - len(ids) - 1) for ids in captions])
-    targets = torch.tensor([[*ids, end] + [pad] * (width - len(ids) - 1) for ids in captions])
-    return Batch(torch.stack([image for image, _ in samples]), words, targets, lengths)
+    ended = [[*ids, CaptionTokenizer.end_id] for _, _, chosen in samples for ids in chosen]
+    images = torch.stack([image for _, image, _ in samples])
+    return Batch(images, *padded(ended), torch.tensor([index for index, _, _ in samples]))
+
+
+def padded(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Captions that end as they should (with the end token, or cut) -> `words`, `targets` and `lengths` of a Batch."""
+    start, pad = CaptionTokenizer.start_id, CaptionTokenizer.pad_id
+    width = max(map(len, captions))
+    targets = torch.tensor([[*ids, *[pad] * (width - len(ids))] for ids in captions])
+    words = torch.cat([torch.full_like(targets[:, :1], start), targets[:, :-1]], 1)
+    return words, targets, torch.tensor([len(ids) for ids in captions])
 
 
 def loader(photographs: Photographs, order: EpochOrder, recipe: Recipe) -> DataLoader[Batch]:

@@ -15,7 +15,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     loss, scores = figure.subplots(1, 2)
     epochs = range(1, len(history) + 1)
     loss.plot(epochs, [row["loss"] for row in history], marker="o")
-    loss.set(title="Training loss", xlabel="epoch", ylabel="nats a word (label-smoothed)")
+    loss.set(title="Training loss", xlabel="epoch", ylabel="nats a word; where self-critical, minus the reward")
     for name in ("CIDEr", "ROUGE-L", "BLEU-4"):
         scores.plot(epochs, [100 * row[name] for row in history], marker="o", label=name)
     scores.set(title="Dev scores", xlabel="epoch", ylabel="score x 100")

@@ -1,4 +1,4 @@
-"""Train a captioner: `python -m train.fit RECIPE.yaml --data DIR --out DIR [--backbone FILE|torchvision]`.
+"""Train a captioner: `python -m train.fit RECIPE.yaml --data DIR --out DIR [--backbone FILE|torchvision | --init ID]`.
 
 Start it again with the same arguments after any interruption: it goes on where it was and ends with the same weights.
 Under `accelerate launch` the same command trains on several processes or machines.
@@ -15,14 +15,12 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hf_captioner.config import ConfigError
-from hf_captioner.encoder import Grid
+from hf_captioner.hub import CheckpointError
 from hf_captioner.images import ImageError
 from hf_captioner.model import ImageCaptioner
 from hf_captioner.tokenizer import CaptionTokenizer, TokenizerError
@@ -31,6 +29,7 @@ from train.curves import draw_curves
 from train.data import DataError, Record, load_records
 from train.evaluate import caption_records, score
 from train.features import GridCache, cached_grids
+from train.objectives import CiderD, CrossEntropy, Objective, SelfCritical
 from train.progress import Midway, Progress, Resumed, averaged, load_state, save_state
 from train.recipe import Recipe, Stage
 
@@ -38,28 +37,18 @@ SAVE_EVERY = 60
 """Steps between two saved states."""
 
 
-class CaptionLoss(nn.Module):
-    """Batch -> summed label-smoothed cross-entropy of its words; the part that accelerate wraps."""
-
-    def __init__(self, captioner: ImageCaptioner, label_smoothing: float) -> None:
-        super().__init__()
-        self.encoder, self.decoder = captioner.encoder, captioner.decoder
-        self.label_smoothing = label_smoothing
-
-    def forward(self, images: Tensor, words: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-        if images.dim() == 4:
-            grid = self.encoder(images.contiguous(memory_format=torch.channels_last))
-        else:
-            grid = Grid(images, self.encoder.height, self.encoder.width)
-        logits, _ = self.decoder.teacher_forced(grid, words, lengths)
-        wanted = pack_padded_sequence(targets, lengths, batch_first=True, enforce_sorted=False).data
-        return F.cross_entropy(logits.data.float(), wanted, label_smoothing=self.label_smoothing, reduction="sum")
-
-
 class Trainer:
     """One training run: its data, its model, and how far it has come."""
 
-    def __init__(self, recipe: Recipe, records: Sequence[Record], out: Path, backbone: str | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        records: Sequence[Record],
+        out: Path,
+        *,
+        backbone: str | None = None,
+        init: str | None = None,
+    ) -> None:
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.train = [record for record in records if record.split == "train"]
         self.dev = [record for record in records if record.split == "dev"]
@@ -67,9 +56,8 @@ class Trainer:
             raise DataError(f"Training needs train and dev photographs; found {len(self.train)} and {len(self.dev)}.")
         self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
         torch.manual_seed(recipe.seed)
-        words = (caption for record in self.train for caption in record.captions)
-        self.tokenizer = CaptionTokenizer.build(words, recipe.min_count)
-        self.captioner = ImageCaptioner(recipe.captioner_config(len(self.tokenizer)), self.tokenizer)
+        self.captioner = self._new(init)
+        self.tokenizer = self.captioner.tokenizer
         self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.resumed = Resumed(Progress(), {}, {})
         if self.state_file.exists():
@@ -93,17 +81,37 @@ class Trainer:
             self._save(None)
         self.log.close()
 
+    def _new(self, init: str | None) -> ImageCaptioner:
+        """A captioner with random weights and the training captions' words, or one with the weights and words of
+        `init`, a folder or Hub id."""
+        if init is None:
+            sentences = (caption for record in self.train for caption in record.captions)
+            tokenizer = CaptionTokenizer.build(sentences, self.recipe.min_count)
+            return ImageCaptioner(self.recipe.captioner_config(len(tokenizer)), tokenizer)
+        given = ImageCaptioner.from_pretrained(init)
+        config = self.recipe.captioner_config(given.config.vocabulary_size)
+        wanted, found = config.to_dict(), given.config.to_dict()
+        differ = [
+            name for name in wanted if wanted[name] != found[name] and name not in ("search", "results", "dropout")
+        ]
+        if differ:
+            pairs = ", ".join(f"{name} {found[name]!r} and not {wanted[name]!r}" for name in differ)
+            raise ConfigError(f"{init} has {pairs}; change the recipe's `model`, or begin without --init.")
+        captioner = ImageCaptioner(config, given.tokenizer)
+        captioner.load_state_dict(given.state_dict())
+        captioner.weights_license = given.weights_license
+        return captioner
+
     def _run_stage(self, stage: Stage) -> None:
         self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
         self.captioner.encoder.train_from(stage.train_from)
         grids = None if stage.reads_pixels else self._grids(self.train)
         dev_grids = None if stage.train_from else self._grids(self.dev)
         average = self._average()
-        model = CaptionLoss(self.captioner, self.recipe.label_smoothing)
-        model, optimizer = self.accelerator.prepare(model, self._optimizer(stage))
+        photographs = Photographs(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
+        model, optimizer = self.accelerator.prepare(self._objective(stage, photographs), self._optimizer(stage))
         self.resumed = Resumed(self.progress, {}, {})
         midway = Midway(optimizer, average)
-        photographs = Photographs(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
         process = self.accelerator.process_index, self.accelerator.num_processes
         order = EpochOrder(len(photographs), self.recipe.batch_size, self.recipe.seed, *process)
         while self.progress.epoch < stage.epochs and self.progress.waited < self.recipe.patience:
@@ -143,15 +151,14 @@ class Trainer:
         at.seconds += time.perf_counter() - began
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, count: int) -> float:
-        """One update; the loss in nats a word. Dropout is drawn from (seed, step, process), so it can be repeated."""
+        """One update; the objective's value. Chance is drawn from (seed, step, process), so it can be repeated."""
         torch.manual_seed((self.recipe.seed * 1_000_003 + count) * 1_009 + self.accelerator.process_index)
-        device = self.accelerator.device
-        words = self.accelerator.reduce(batch.lengths.sum().to(device), "sum")
         with self.accelerator.autocast():
-            loss = model(batch.images.to(device), batch.words.to(device), batch.targets.to(device), batch.lengths)
-        # DDP averages gradients over processes; this makes that average the mean over all words of the step.
-        loss = loss * self.accelerator.num_processes / words
-        value = float(self.accelerator.reduce(loss.detach(), "mean"))
+            found: Objective = model(batch.to(self.accelerator.device))
+        value, weight = self.accelerator.reduce((found.value, found.weight.to(found.value.device)), "sum")
+        value = float(value / weight)
+        # DDP averages gradients over processes; this makes that average the mean over all of the step's words.
+        loss = found.loss * self.accelerator.num_processes / weight
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"The loss is {value} at step {count}; the last saved state is whole. Lower the learning rate."
@@ -201,6 +208,14 @@ class Trainer:
         if self.resumed.optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.resumed.optimizer})
         return optimizer
+
+    def _objective(self, stage: Stage, photographs: Photographs) -> nn.Module:
+        cross_entropy = CrossEntropy(self.captioner, self.recipe.label_smoothing)
+        if stage.objective == "cross_entropy":
+            return cross_entropy
+        reward = CiderD([[[*ids, self.tokenizer.end_id] for ids in group] for group in photographs.ids])
+        longest = self.captioner.config.search.max_length
+        return SelfCritical(cross_entropy, reward, samples=stage.samples, max_length=longest, mix=stage.mix)
 
     def _average(self) -> AveragedModel:
         average = AveragedModel(self.captioner, multi_avg_fn=_moving_average(self.recipe.average))
@@ -253,17 +268,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
     parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
     parser.add_argument("--out", type=Path, required=True, help="where state, logs, curves and best/ go")
-    parser.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision")
+    begin.add_argument("--init", help="folder or Hub id of a captioner to train further")
     parser.add_argument("--weights-license", type=Path, help="a text that is saved beside the weights as LICENSE")
     options = parser.parse_args(argv)
     try:
         recipe, terms = Recipe.read(options.recipe), options.weights_license
         options.out.mkdir(parents=True, exist_ok=True)
         records = load_records(options.data, split_file=options.out / "splits.json", seed=recipe.seed)
-        trainer = Trainer(recipe, records, options.out, options.backbone)
-        trainer.captioner.weights_license = terms.read_text(encoding="utf-8") if terms else None
+        trainer = Trainer(recipe, records, options.out, backbone=options.backbone, init=options.init)
+        if terms:
+            trainer.captioner.weights_license = terms.read_text(encoding="utf-8")
         trainer.run()
-    except (ConfigError, DataError, OSError, ImageError, TokenizerError, FloatingPointError) as error:
+    except (CheckpointError, ConfigError, DataError, OSError, ImageError, TokenizerError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -8,6 +8,8 @@ import yaml
 
 from hf_captioner.config import CaptionerConfig, ConfigError, SearchConfig, Strict
 
+OBJECTIVES = ("cross_entropy", "self_critical")
+
 
 @dataclass(frozen=True)
 class Stage(Strict):
@@ -26,6 +28,12 @@ class Stage(Strict):
     """Captions drawn for each photograph in each epoch."""
     warmup: int = 100
     """Steps."""
+    objective: str = "cross_entropy"
+    """`cross_entropy` of the true captions, or `self_critical`: the CIDEr-D of sampled ones."""
+    samples: int = 5
+    """Captions sampled for each photograph (`self_critical`)."""
+    mix: float = 0.0
+    """Weight of the true captions' cross-entropy beside the reward (`self_critical`)."""
 
     def _check(self) -> None:
         self._require(self.epochs >= 1, "epochs", "at least 1")
@@ -33,6 +41,9 @@ class Stage(Strict):
         self._require(self.warmup >= 0, "warmup", "at least 0")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
         self._require(0 <= self.final <= 1, "final", "0 to 1")
+        self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
+        self._require(self.samples >= 2, "samples", "at least 2")
+        self._require(self.mix >= 0, "mix", "at least 0")
         if self.train_from is None:
             self._require(self.encoder_learning_rate == 0, "encoder_learning_rate", "0 where train_from is not set")
 

@@ -1,0 +1,67 @@
+"""The reward is pycocoevalcap's CIDEr-D, and self-critical training raises it."""
+
+import random
+
+import pytest
+import torch
+from pycocoevalcap.cider.cider import Cider
+
+from hf_captioner import ImageCaptioner
+from hf_captioner.images import preprocess
+from tests.conftest import SENTENCES, generated
+from train.batches import collate
+from train.objectives import CiderD, CrossEntropy, SelfCritical
+
+
+def test_the_reward_is_pycocoevalcaps_on_the_same_tokens() -> None:
+    draw = random.Random(0)
+    references = [[[draw.randrange(12) for _ in range(draw.randrange(3, 12))] for _ in range(5)] for _ in range(40)]
+    found = [[*draw.choice(group)[: draw.randrange(1, 12)], draw.randrange(14)] for group in references]
+    spelled = {i: [" ".join(map(str, ids)) for ids in group] for i, group in enumerate(references)}
+    _, expected = Cider().compute_score(spelled, {i: [" ".join(map(str, ids))] for i, ids in enumerate(found)})
+    reward = CiderD(references)
+    assert [reward(i, ids) for i, ids in enumerate(found)] == pytest.approx(expected.tolist(), rel=1e-9)
+    assert max(expected) > 1
+
+
+def test_no_words_and_unknown_words_earn_nothing() -> None:
+    reward = CiderD([[[1, 2, 3]], [[4, 5, 6]]])
+    assert reward(0, []) == 0
+    assert reward(0, [9, 9]) == 0
+    assert reward(0, [4, 5, 6]) == 0
+    assert reward(0, [1, 2, 3]) > reward(0, [1, 2]) > 0
+
+
+@pytest.fixture
+def objective(tiny_captioner: ImageCaptioner) -> SelfCritical:
+    end = tiny_captioner.tokenizer.end_id
+    references = [[[*tiny_captioner.tokenizer.encode(sentence), end]] for sentence in SENTENCES]
+    return SelfCritical(CrossEntropy(tiny_captioner, 0.0), CiderD(references), samples=8, max_length=10, mix=0.0)
+
+
+def test_a_sample_ends_with_the_end_token_or_is_cut(objective: SelfCritical, tiny_captioner: ImageCaptioner) -> None:
+    words = tiny_captioner.tokenizer
+    torch.manual_seed(0)
+    captions = objective._sample(tiny_captioner.encode(torch.randn(4, 3, 64, 64)))
+    assert len(captions) == 32
+    for ids in captions:
+        assert not {words.pad_id, words.start_id, words.unknown_id} & set(ids)
+        assert ids.count(words.end_id) <= 1
+        assert ids[-1] == words.end_id or len(ids) == 10
+
+
+def test_training_on_the_reward_raises_it(objective: SelfCritical, tiny_captioner: ImageCaptioner) -> None:
+    words = tiny_captioner.tokenizer
+    pixels = torch.stack([preprocess(generated(i), tiny_captioner.config) for i in range(4)])
+    grids = tiny_captioner.encode(pixels).values.clone()
+    batch = collate([(i, grids[i], [words.encode(SENTENCES[i])]) for i in range(4)])
+    optimizer = torch.optim.AdamW(tiny_captioner.decoder.parameters(), lr=5e-3)
+    torch.manual_seed(0)
+    rewards = []
+    for step in range(120):
+        found = (objective.cross_entropy if step < 20 else objective)(batch)
+        (found.loss / found.weight).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        rewards.append(-float(found.value / found.weight))
+    assert sum(rewards[-10:]) > 1.2 * sum(rewards[20:30]) > 0

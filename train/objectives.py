@@ -1,0 +1,163 @@
+"""What a step of training minimises: cross-entropy with the true words, or the expected reward of sampled captions."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from hf_captioner.encoder import Grid
+from hf_captioner.model import ImageCaptioner
+from hf_captioner.tokenizer import CaptionTokenizer
+from train.batches import Batch, padded
+
+Tokens = Sequence[int]
+Counts = dict[tuple[int, ...], float]
+
+
+class Objective(NamedTuple):
+    """Sums over a batch; a step divides them by `weight`, summed over all processes."""
+
+    loss: Tensor
+    """What is differentiated."""
+    value: Tensor
+    """What is reported: the loss, or minus the reward."""
+    weight: Tensor
+    """How many words or captions were summed."""
+
+
+class CrossEntropy(nn.Module):
+    """Label-smoothed cross-entropy of every next word, in nats."""
+
+    def __init__(self, captioner: ImageCaptioner, label_smoothing: float) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.label_smoothing = captioner.encoder, captioner.decoder, label_smoothing
+
+    def forward(self, batch: Batch) -> Objective:
+        loss = self.of(self.grid(batch), batch)
+        return Objective(loss, loss.detach(), batch.lengths.sum())
+
+    def grid(self, batch: Batch) -> Grid:
+        """The batch's grids, computed where it holds pixels."""
+        if batch.images.dim() == 4:
+            grid: Grid = self.encoder(batch.images.contiguous(memory_format=torch.channels_last))
+            return grid
+        return Grid(batch.images, self.encoder.height, self.encoder.width)
+
+    def of(self, grid: Grid, batch: Batch) -> Tensor:
+        """The loss, summed over the batch's words."""
+        logits, _ = self.decoder.teacher_forced(grid, batch.words, batch.lengths)
+        wanted = pack_padded_sequence(batch.targets, batch.lengths, batch_first=True, enforce_sorted=False).data
+        return F.cross_entropy(logits.data.float(), wanted, label_smoothing=self.label_smoothing, reduction="sum")
+
+
+class SelfCritical(nn.Module):
+    """Self-critical sequence training (Rennie et al. 2017) with several samples a photograph.
+
+    loss = -sum over sampled captions of (r - b) log p(caption), r its CIDEr-D, b the mean reward of the photograph's
+    other samples (Luo 2020), plus `mix` times the cross-entropy of the true captions, both a caption.
+    """
+
+    def __init__(
+        self, cross_entropy: CrossEntropy, reward: "CiderD", *, samples: int, max_length: int, mix: float
+    ) -> None:
+        super().__init__()
+        self.cross_entropy, self.reward = cross_entropy, reward
+        self.samples, self.max_length, self.mix = samples, max_length, mix
+
+    def forward(self, batch: Batch) -> Objective:
+        decoder, grid = self.cross_entropy.decoder, self.cross_entropy.grid(batch)
+        captions = self._sample(grid)
+        owners = batch.photographs.repeat_interleave(self.samples).tolist()
+        rewards = torch.tensor([self.reward(owner, ids) for owner, ids in zip(owners, captions, strict=True)])
+        rewards = rewards.to(grid.values.device).view(-1, self.samples)
+        others = (rewards.sum(1, keepdim=True) - rewards) / (self.samples - 1)
+        words, targets, lengths = padded(captions)
+        logits, _ = decoder.teacher_forced(grid, words.to(rewards.device), lengths)
+        advantages = (rewards - others).view(-1, 1).expand(targets.shape)
+        chosen, worth = (
+            pack_padded_sequence(part, lengths, batch_first=True, enforce_sorted=False).data
+            for part in (targets.to(rewards.device), advantages)
+        )
+        loss = (worth * F.cross_entropy(logits.data.float(), chosen, reduction="none")).sum()
+        if self.mix:
+            share = rewards.numel() / len(batch.lengths)
+            loss = loss + self.mix * share * self.cross_entropy.of(grid, batch)
+        return Objective(loss, -rewards.sum(), torch.tensor(rewards.numel(), device=rewards.device))
+
+    @torch.no_grad()
+    def _sample(self, grid: Grid) -> list[list[int]]:
+        """`samples` captions a photograph, drawn from the model without dropout; each ends with the end token
+        unless it was cut at `max_length` words."""
+        decoder, end = self.cross_entropy.decoder, CaptionTokenizer.end_id
+        was_training = decoder.training
+        decoder.eval()
+        state = decoder.start(Grid(grid.values.detach(), grid.height, grid.width))
+        rows = torch.arange(len(grid.values), device=grid.values.device).repeat_interleave(self.samples)
+        state, words = state.select(rows), torch.full_like(rows, CaptionTokenizer.start_id)
+        drawn = []
+        never = [CaptionTokenizer.pad_id, CaptionTokenizer.start_id, CaptionTokenizer.unknown_id]
+        ended = torch.zeros_like(rows, dtype=torch.bool)
+        for _ in range(self.max_length + 1):
+            step = decoder.step(words, state)
+            probabilities = step.log_probs.exp()
+            probabilities[:, never] = 0
+            words, state = torch.multinomial(probabilities, 1).squeeze(1), step.state
+            drawn.append(words)
+            ended |= words == end
+            if bool(ended.all()):
+                break
+        decoder.train(was_training)
+        captions = torch.stack(drawn, 1).tolist()
+        return [ids[: ids.index(end) + 1] if end in ids else ids[: self.max_length] for ids in captions]
+
+
+class CiderD:
+    """CIDEr-D (Vedantam et al. 2015) of token ids against a photograph's references, as pycocoevalcap computes it.
+
+    The document frequencies are those of the references given. The end token counts as a word like any other, so that
+    a caption that breaks off ("a man in a") loses what a finished one gains.
+    """
+
+    def __init__(self, references: Sequence[Sequence[Tokens]], *, n: int = 4, sigma: float = 6.0) -> None:
+        self.n, self.sigma, self.log_documents = n, sigma, math.log(len(references))
+        counted = [[self._counts(reference) for reference in group] for group in references]
+        seen = Counter(ngram for group in counted for ngram in {ngram for counts in group for ngram in counts})
+        self.frequency = dict(seen)
+        self.references = [[self._vector(counts) for counts in group] for group in counted]
+
+    def __call__(self, photograph: int, tokens: Tokens) -> float:
+        """The score of one caption, 0 to 10."""
+        found, norms, length = self._vector(self._counts(tokens))
+        total = 0.0
+        for reference, reference_norms, reference_length in self.references[photograph]:
+            products = [0.0] * self.n
+            for ngram, weight in found.items():
+                other = reference.get(ngram)
+                if other is not None:
+                    products[len(ngram) - 1] += min(weight, other) * other
+            closeness = math.exp(-((length - reference_length) ** 2) / (2 * self.sigma**2))
+            for product, norm, reference_norm in zip(products, norms, reference_norms, strict=True):
+                if norm and reference_norm:
+                    total += closeness * product / (norm * reference_norm)
+        return 10 * total / (self.n * len(self.references[photograph]))
+
+    def _counts(self, tokens: Tokens) -> Counter[tuple[int, ...]]:
+        return Counter(
+            tuple(tokens[i : i + size]) for size in range(1, self.n + 1) for i in range(len(tokens) - size + 1)
+        )
+
+    def _vector(self, counts: Counter[tuple[int, ...]]) -> tuple[Counts, list[float], int]:
+        """tf-idf weights, their norm for each n-gram size, and the length, counted in bigrams as pycocoevalcap does."""
+        weights = {
+            ngram: count * (self.log_documents - math.log(max(1, self.frequency.get(ngram, 0))))
+            for ngram, count in counts.items()
+        }
+        norms = [0.0] * self.n
+        for ngram, weight in weights.items():
+            norms[len(ngram) - 1] += weight**2
+        return weights, [math.sqrt(norm) for norm in norms], sum(c for ngram, c in counts.items() if len(ngram) == 2)
