@@ -13,6 +13,11 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from hf_captioner.config import CaptionerConfig, ConfigError
 
+
+class BackboneError(ConfigError):
+    """Backbone weights that are not there, or are another network's."""
+
+
 BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": False, "transform_input": False}}
 
 
@@ -61,16 +66,21 @@ class Encoder(nn.Module):
     def load_backbone(self, source: str | Path) -> None:
         """Load ImageNet weights in torchvision's names: a local safetensors file, or `torchvision` to download its own.
 
-        Raises ConfigError for a file that does not hold exactly this backbone's tensors.
+        Raises BackboneError where they are not reached or are not exactly this backbone's tensors.
         """
         name = self.config.encoder
         if str(source) == "torchvision":
-            state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
+            try:
+                state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
+            except OSError as error:
+                raise BackboneError(
+                    f"torchvision's weights for {name} were not reached ({error}); connect, or give a local file."
+                ) from error
         else:
             try:
                 state = load_file(source)
             except (OSError, SafetensorError) as error:
-                raise ConfigError(
+                raise BackboneError(
                     f"Backbone weights {source}: {error}; expected a safetensors file of torchvision's {name}, "
                     "or the word torchvision."
                 ) from error
@@ -78,10 +88,10 @@ class Encoder(nn.Module):
         try:
             problems = backbone.load_state_dict(state, strict=False)
         except RuntimeError as error:
-            raise ConfigError(f"Backbone weights {source} are not torchvision's {name}: {error}") from error
+            raise BackboneError(f"Backbone weights {source} are not torchvision's {name}: {error}") from error
         missing = [key for key in problems.missing_keys if not key.endswith("num_batches_tracked")]
         if missing or problems.unexpected_keys:
-            raise ConfigError(
+            raise BackboneError(
                 f"Backbone weights {source} are not torchvision's {name}: "
                 f"missing {missing[:3]}, unknown {problems.unexpected_keys[:3]}."
             )

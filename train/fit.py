@@ -48,8 +48,10 @@ class Trainer:
         *,
         backbone: str | None = None,
         init: str | None = None,
+        grids: Path | None = None,
     ) -> None:
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
+        self.grids = grids or out / "grids"
         self.train = [record for record in records if record.split == "train"]
         self.dev = [record for record in records if record.split == "dev"]
         if not self.train or not self.dev:
@@ -228,7 +230,7 @@ class Trainer:
         self.captioner.encoder.eval()
         with self.accelerator.autocast(), self.accelerator.main_process_first():
             paths = [record.path for record in records]
-            return cached_grids(self.captioner.encoder, self.captioner.config, paths, self.out / "grids")
+            return cached_grids(self.captioner.encoder, self.captioner.config, paths, self.grids)
 
     def _save(self, midway: Midway | None) -> None:
         if self.accelerator.is_main_process:

@@ -107,10 +107,16 @@ class Recipe(Strict):
             values = yaml.safe_load(Path(path).read_text())
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"Recipe {path}: {error}") from error
+        return cls.from_plain(values, str(path))
+
+    @classmethod
+    def from_plain(cls, values: Any, name: str) -> Self:
+        """Build from what the YAML file `name` holds. Raises ConfigError."""
         if not isinstance(values, dict):
-            raise ConfigError(f"Recipe {path} holds {type(values).__name__}; expected a mapping.")
+            raise ConfigError(f"Recipe {name} holds {type(values).__name__}; expected a mapping.")
+        values = dict(values)
         try:
             stages = tuple(Stage(**stage) for stage in values.pop("stages", ()))
             return cls(stages=stages, model=values.pop("model", {}), search=values.pop("search", {}), **values)
         except TypeError as error:
-            raise ConfigError(f"Recipe {path}: {error}.") from error
+            raise ConfigError(f"Recipe {name}: {error}.") from error

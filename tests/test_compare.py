@@ -1,0 +1,81 @@
+"""The comparison trains what its plan says, each row once, and its table says what was not measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import resnet18
+
+from hf_captioner.encoder import Encoder
+from tests.conftest import SENTENCES, generated
+from train.compare import main, read_rows
+from train.recipe import Recipe
+
+PLAN = """
+seeds: [1, 2]
+base:
+  model: {encoder: resnet18, encoder_node: layer1, image_size: 32, decoder: bilstm, width: 8, backward_width: 4}
+  search: {beams: 3, max_length: 6}
+  min_count: 1
+  batch_size: 4
+  mixed_precision: 'no'
+  stages: [{epochs: 1, learning_rate: 0.01, warmup: 0, captions: 1}]
+rows:
+  - name: "baseline"
+  - name: "LSTM"
+    change: {model: {decoder: lstm}}
+  - name: "further"
+    init: "baseline"
+    change: {stages: [{epochs: 1, learning_rate: 0.001, warmup: 0, captions: 1}]}
+  - name: "VGG-16"
+    change: {model: {encoder: vgg16, encoder_node: features.4}}
+"""
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[str]:
+    rows = ["path,caption,split"]
+    for index in range(8):
+        generated(index % 4).save(tmp_path / f"{index}.png")
+        rows.append(f"{index}.png,{SENTENCES[index % 4]},{'dev' if index >= 4 else 'train'}")
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    return f"--plan {tmp_path}/plan.yaml --data {tmp_path}/captions.csv --out {tmp_path} --weights {tmp_path}".split()
+
+
+def test_every_row_is_measured_once_and_named(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    save_file(resnet18().state_dict(), tmp_path / "resnet18.safetensors")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing answers there
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert main([*flags, "--seeds", "1"]) == 0
+    assert main([*flags, "--rows", "baseline"]) == 0
+    printed = capsys.readouterr().out
+    baseline, lstm, further, vgg = printed.splitlines()[-4:]
+    assert baseline.startswith("| baseline | ") and baseline.endswith("| 2 |") and "±" in baseline
+    assert lstm.startswith("| LSTM | ") and further.startswith("| further | ")
+    assert vgg.startswith("| VGG-16 | not measured")
+    results = json.loads((tmp_path / "compare.json").read_text())
+    found = [(result["row"], result["seed"]) for result in results]
+    assert found == [("baseline", 1), ("baseline", 2), ("LSTM", 1), ("further", 1)]
+    assert set(results[0]["beams"]) == {"1", "3", "5"}
+    assert results[0]["parameters"] > results[2]["parameters"]
+    assert (tmp_path / "compare.png").stat().st_size > 1000
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
+    assert main([*flags, "--seeds", "1"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} == before
+
+
+def test_the_plan_of_the_repository_is_sound() -> None:
+    rows, seeds = read_rows(Path(__file__).resolve().parent.parent / "train" / "recipes" / "compare.yaml")
+    names = [row.name for row in rows]
+    assert len(seeds) >= 3 and len(set(names)) == len(names)
+    for row in rows:
+        recipe = Recipe.from_plain({**row.recipe, "seed": 1}, row.name)
+        assert row.init is None or row.init in names[: names.index(row.name)]
+        with torch.device("meta"):
+            assert Encoder(recipe.captioner_config(100)).channels >= 512

@@ -1,0 +1,57 @@
+"""The occlusion test hides what it says it hides, and tells a captioner that looks from one that does not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hf_captioner import Caption, ImageCaptioner, Word
+from tests.conftest import SENTENCES, generated
+from train.data import Record
+from train.occlusion import HIDDEN, _hidden_cells, _painted_over, main, occlude
+
+
+def test_a_fifth_is_hidden_the_most_attended_and_the_least() -> None:
+    attention = np.arange(100, dtype=np.float32).reshape(10, 10)
+    caption = Caption("dog", (Word("dog", 1.0, attention / attention.sum(), ()),), 0.0)
+    most, chance, least = _hidden_cells(caption, 0, torch.Generator().manual_seed(0))
+    assert most.nonzero().flatten().tolist() == list(range(80, 100))
+    assert least.nonzero().flatten().tolist() == list(range(20))
+    assert chance.sum() == 20 and not torch.equal(chance, most)
+
+
+def test_hidden_cells_have_the_photographs_mean_colour_and_the_others_stay() -> None:
+    pixels = torch.randn(3, 8, 8)
+    cells = torch.tensor([[True, False, False, False]])
+    painted = _painted_over(pixels, cells, (2, 2))[0]
+    torch.testing.assert_close(painted[:, :4, :4], pixels.mean((1, 2))[:, None, None].expand(3, 4, 4))
+    assert torch.equal(painted[:, 4:], pixels[:, 4:]) and torch.equal(painted[:, :, 4:], pixels[:, :, 4:])
+
+
+def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner, photograph_paths: list[Path]) -> None:
+    records = [Record(path, (SENTENCES[0],), "dev") for path in photograph_paths]
+    looking = occlude(tiny_captioner, records)
+    assert looking[HIDDEN[0]].words > 0
+    assert looking[HIDDEN[0]].after != pytest.approx(looking[HIDDEN[0]].before, rel=1e-4)
+    with torch.no_grad():
+        for parameter in tiny_captioner.decoder.project.parameters():
+            parameter.zero_()
+    blind = occlude(tiny_captioner, records)
+    for name in HIDDEN:
+        assert blind[name].after == pytest.approx(blind[name].before, rel=1e-4)
+        assert blind[name].changed == blind[name].fell == 0
+
+
+def test_the_command_prints_a_row_for_each_way_of_hiding(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["path,caption,split"]
+    for index in range(3):
+        generated(index).save(tmp_path / f"{index}.png")
+        rows.append(f"{index}.png,{SENTENCES[index]},dev")
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    assert main(["--data", str(tmp_path / "captions.csv"), "--model", str(checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| {name} | 0." in printed for name in HIDDEN)
+    assert "Of the mean photograph it says: " in printed

@@ -1,0 +1,199 @@
+"""What each part buys: `python -m train.compare --data DIR --out DIR --weights DIR [--rows WORD ...] [--seeds N ...]`.
+
+Trains every row of `train/recipes/compare.yaml` under each seed, scores it on dev under greedy search and with 3 and 5
+beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is not measured
+again.
+"""
+
+import argparse
+import copy
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from hf_captioner.config import ConfigError
+from hf_captioner.encoder import BackboneError
+from hf_captioner.hub import CheckpointError
+from hf_captioner.images import ImageError
+from hf_captioner.model import ImageCaptioner
+from train.data import DataError, Record, load_records
+from train.evaluate import score
+from train.fit import Trainer
+from train.recipe import Recipe
+
+BEAMS = (1, 3, 5)
+SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    recipe: dict[str, Any]
+    init: str | None
+    """Name of the row whose best weights this one goes on from."""
+
+    @property
+    def folder(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+def read_rows(file: Path) -> tuple[list[Row], list[int]]:
+    """The rows of a comparison and its seeds."""
+    plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+    rows = [Row(row["name"], _laid_over(plan["base"], row.get("change", {})), row.get("init")) for row in plan["rows"]]
+    return rows, plan["seeds"]
+
+
+def _laid_over(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(base)
+    for name, value in change.items():
+        merged[name] = _laid_over(merged[name], value) if isinstance(value, dict) else value
+    return merged
+
+
+def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> None:
+    """Train one row under one seed, score it and write `result.json`; where that is there, nothing is done."""
+    folder = out / f"{row.folder}-{seed}"
+    result = folder / "result.json"
+    if result.exists():
+        return
+    recipe = Recipe.from_plain({**row.recipe, "seed": seed}, row.name)
+    origin = {"init": str(out / f"{Row(row.init, {}, None).folder}-{seed}" / "best")} if row.init else {}
+    if not origin:
+        encoder = recipe.model["encoder"]
+        local = weights / f"{encoder}.safetensors"
+        origin = {"backbone": str(local) if local.exists() else "torchvision"}
+    trainer = Trainer(recipe, records, folder, **origin, grids=out / "grids")
+    trainer.run()
+    seconds = sum(epoch["seconds"] for epoch in trainer.progress.history)
+    captioner = ImageCaptioner.from_pretrained(folder / "best")
+    dev = [record for record in records if record.split == "dev"]
+    found: dict[str, Any] = {
+        "row": row.name,
+        "seed": seed,
+        "parameters": sum(parameter.numel() for parameter in captioner.parameters()),
+        "training minutes": seconds / 60,
+        "beams": {},
+    }
+    for beams in BEAMS:
+        began = time.perf_counter()
+        captions = captioner.caption([record.path for record in dev], beams=beams, progress=True)
+        taken = 1000 * (time.perf_counter() - began) / len(dev)
+        texts = [caption.text for caption in captions]
+        found["beams"][str(beams)] = {
+            **score(texts, dev, meteor=beams == 3),
+            "different": len(set(texts)),
+            "milliseconds a photograph": taken,
+        }
+    unfinished = result.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(found, indent=1))
+    os.replace(unfinished, result)
+
+
+def measured(rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
+    """Every result there is, in the order of the rows."""
+    files = [file for row in rows for file in sorted(out.glob(f"{row.folder}-[0-9]*/result.json"))]
+    return [json.loads(file.read_text()) for file in files]
+
+
+def table(rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str]) -> str:
+    """Scores x 100 with 3 beams: mean over the seeds, and where there are several their standard deviation."""
+    head = [*SHOWN, "CIDEr greedy", "CIDEr 5 beams", "different", "million parameters", "minutes", "ms", "seeds"]
+    lines = [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
+    for row in rows:
+        own = [result for result in results if result["row"] == row.name]
+        if not own:
+            reason = failed.get(row.name, "not measured yet")
+            lines.append(f"| {row.name} | {reason} |{' |' * (len(head) - 1)}")
+            continue
+        three = [result["beams"]["3"] for result in own]
+        columns = [[100 * scores[name] for scores in three if name in scores] for name in SHOWN]
+        columns += [[100 * result["beams"][beams]["CIDEr"] for result in own] for beams in ("1", "5")]
+        cells = [_spread(column) for column in columns]
+        cells.append(f"{statistics.mean(scores['different'] for scores in three):.0f}")
+        cells.append(f"{own[0]['parameters'] / 1e6:.1f}")
+        cells.append(f"{statistics.mean(result['training minutes'] for result in own):.0f}")
+        cells.append(f"{statistics.mean(scores['milliseconds a photograph'] for scores in three):.0f}")
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {len(own)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Dev CIDEr of every row, a dot a seed."""
+    names = list(dict.fromkeys(result["row"] for result in results))
+    figure = Figure(figsize=(9, 1 + 0.4 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for result in results:
+        axes.plot(100 * result["beams"]["3"]["CIDEr"], names.index(result["row"]), "o", color="tab:blue", alpha=0.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("dev CIDEr x 100, 3 beams; a dot a seed")
+    figure.savefig(path, dpi=100)
+
+
+def _chosen(rows: Sequence[Row], words: Sequence[str]) -> Iterator[Row]:
+    for row in rows:
+        if not words or any(word.lower() in row.name.lower() for word in words):
+            yield row
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.compare", description=__doc__)
+    parser.add_argument("--plan", type=Path, default=Path(__file__).parent / "recipes" / "compare.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="folder with ENCODER.safetensors; else torchvision's"
+    )
+    parser.add_argument("--rows", nargs="*", default=(), metavar="WORD", help="only the rows whose name holds a word")
+    parser.add_argument("--seeds", nargs="*", type=int, help="instead of the plan's")
+    options = parser.parse_args(argv)
+    rows, seeds = read_rows(options.plan)
+    failed: dict[str, str] = {}
+    try:
+        records = load_records(options.data, split_file=options.out / "splits.json")
+        for seed in options.seeds or seeds:
+            for row in _chosen(rows, options.rows):
+                try:
+                    measure(row, seed, records, options.out, options.weights)
+                except BackboneError as error:
+                    failed[row.name] = "not measured here: needs torchvision's weights and a network"
+                    tqdm.write(f"{row.name}: {error}", file=sys.stderr)
+                _write(options.out, rows, measured(rows, options.out), failed)
+    except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print((options.out / "compare.md").read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _write(out: Path, rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str]) -> None:
+    (out / "compare.md").write_text(table(rows, results, failed), encoding="utf-8")
+    (out / "compare.json").write_text(json.dumps(list(results), indent=1), encoding="utf-8")
+    if results:
+        plot(results, out / "compare.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Is the attention true? `python -m train.occlusion --data DIR [--model ID] [--limit N]`.
+
+For each content word of each dev caption a fifth of the photograph is painted over with its mean colour: the fifth that
+the word attended to most, the least attended one, and a random one. Where the word rests on what was looked at, its
+probability falls most in the first case. The words before it are given, so only the photograph differs.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_packed_sequence
+from tqdm import tqdm
+
+from hf_captioner.caption import Caption
+from hf_captioner.config import ConfigError
+from hf_captioner.encoder import Grid
+from hf_captioner.hub import CheckpointError
+from hf_captioner.images import ImageError, open_image, preprocess
+from hf_captioner.model import ImageCaptioner
+from train.batches import padded
+from train.data import DataError, Record, load_records
+from train.evaluate import score
+
+SHARE = 0.2
+"""Of the grid's cells that are painted over."""
+HIDDEN = ("most attended fifth", "random fifth", "least attended fifth")
+FUNCTION_WORDS = frozenset(
+    """
+    a an the of in on at to with and or by for from is are be being was were has have his her their its he she it they
+    him them this that these those who which while as into onto over under up down out off near next through across
+    behind front around along other another some two three four
+    """.split()
+)
+
+
+class Tally:
+    """Sums over content words: how far the probability fell, and how often the caption became another."""
+
+    def __init__(self) -> None:
+        self.words, self.before, self.after, self.fell, self.changed = 0, 0.0, 0.0, 0, 0
+
+    def add(self, before: Sequence[float], after: Sequence[float], changed: Sequence[bool]) -> None:
+        self.words += len(before)
+        self.before += sum(before)
+        self.after += sum(after)
+        self.fell += sum(now < 0.5 * then for then, now in zip(before, after, strict=True))
+        self.changed += sum(changed)
+
+    def row(self, name: str) -> str:
+        fell, changed = 100 * self.fell / self.words, 100 * self.changed / self.words
+        return (
+            f"| {name} | {self.before / self.words:.3f} | {self.after / self.words:.3f} | {fell:.1f} | {changed:.1f} |"
+        )
+
+
+@torch.inference_mode()
+def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1) -> dict[str, Tally]:
+    """The tally for each way of hiding a fifth of every record's photograph."""
+    generator = torch.Generator().manual_seed(seed)
+    tallies = {name: Tally() for name in HIDDEN}
+    for record in tqdm(records, unit="photograph", dynamic_ncols=True):
+        pixels = preprocess(open_image(record.path), captioner.config)
+        caption = captioner.caption_grid(captioner.encode(pixels[None]), captioner.search_settings({}))[0][0]
+        content = [i for i, word in enumerate(caption.words) if word.text not in FUNCTION_WORDS]
+        if not content:
+            continue
+        cells = torch.stack([_hidden_cells(caption, i, generator) for i in content])  # (content words, 3, N)
+        grid = captioner.encode(_painted_over(pixels, cells.flatten(0, 1), caption.words[0].attention.shape))
+        probabilities = _word_probabilities(captioner, caption, grid).unflatten(0, (len(content), len(HIDDEN)))
+        untouched = _word_probabilities(captioner, caption, captioner.encode(pixels[None]))[0]
+        texts = [best[0].text for best in captioner.caption_grid(grid, captioner.search_settings({}))]
+        for way, name in enumerate(HIDDEN):
+            after = [float(probabilities[place, way, word]) for place, word in enumerate(content)]
+            changed = [text != caption.text for text in texts[way :: len(HIDDEN)]]
+            tallies[name].add([float(untouched[word]) for word in content], after, changed)
+    return tallies
+
+
+def _hidden_cells(caption: Caption, word: int, generator: torch.Generator) -> Tensor:
+    """(3, N) bool: the cells hidden in each of the three ways."""
+    attention = torch.from_numpy(caption.words[word].attention).flatten()
+    count = round(SHARE * len(attention))
+    order = attention.argsort(descending=True)
+    chosen = (order[:count], torch.randperm(len(attention), generator=generator)[:count], order[-count:])
+    return torch.stack([torch.zeros(len(attention), dtype=torch.bool).index_fill(0, cells, True) for cells in chosen])
+
+
+def _painted_over(pixels: Tensor, cells: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(3, S, S) and (R, N) -> (R, 3, S, S): the photograph's mean colour where a cell is hidden."""
+    hidden = cells.view(-1, 1, *shape).float()
+    hidden = torch.nn.functional.interpolate(hidden, pixels.shape[1:], mode="nearest").bool()
+    return torch.where(hidden, pixels.mean((1, 2))[:, None, None], pixels)
+
+
+def _word_probabilities(captioner: ImageCaptioner, caption: Caption, grid: Grid) -> Tensor:
+    """(R, T): the probability of each of the caption's words, given those before it, on each of the R grids."""
+    ids = [captioner.tokenizer.encode(word.text)[0] for word in caption.words]
+    rows = len(grid.values)
+    words, targets, lengths = padded([ids] * rows)
+    logits, _ = captioner.decoder.teacher_forced(grid, words, lengths)
+    log_probs, _ = pad_packed_sequence(logits, batch_first=True)
+    return log_probs.float().softmax(-1).gather(2, targets[:, :, None]).squeeze(2)
+
+
+def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[str, float]:
+    """What the captioner says of the mean of the photographs, and the CIDEr of saying it of each of them."""
+    total = torch.zeros(3, captioner.config.image_size, captioner.config.image_size)
+    for record in records:
+        total += preprocess(open_image(record.path), captioner.config)
+    grid = captioner.encode((total / len(records))[None])
+    text = captioner.caption_grid(grid, captioner.search_settings({}))[0][0].text
+    return text, score([text] * len(records), records, meteor=False)["CIDEr"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.occlusion", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
+    parser.add_argument("--limit", type=int, help="only the first so many photographs")
+    options = parser.parse_args(argv)
+    try:
+        records = [record for record in load_records(options.data) if record.split == "dev"][: options.limit]
+        if not records:
+            raise DataError(f"{options.data} has no dev split.")
+        captioner = ImageCaptioner.from_pretrained(options.model)
+        tallies = occlude(captioner, records)
+        text, cider = mean_image(captioner, records)
+    except (CheckpointError, ConfigError, DataError, ImageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(records)} photographs, {tallies[HIDDEN[0]].words} content words\n")
+    print("| hidden | probability before | after | fell by half, % | caption changed, % |\n|---|---|---|---|---|")
+    print("\n".join(tally.row(name) for name, tally in tallies.items()))
+    print(f"\nOf the mean photograph it says: {text} (CIDEr {100 * cider:.1f} if said of every photograph)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
