@@ -1,0 +1,43 @@
+"""Tuning the search stores the best setting, and no result that was measured with another."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hf_captioner import ImageCaptioner
+from hf_captioner.config import Results
+from tests.conftest import SENTENCES, generated
+from train import tune
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = ["path,caption,split"]
+    for index in range(6):
+        generated(index).save(tmp_path / f"{index}.png")
+        rows.append(f"{index}.png,{SENTENCES[index % 4]},dev")
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    return tmp_path / "captions.csv"
+
+
+def test_the_best_search_is_stored_and_old_results_are_dropped(
+    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    captioner = ImageCaptioner.from_pretrained(own)
+    old = Results("birds", "dev", {"CIDEr": 0.5}, "PTB", "measured with another search")
+    captioner.config = dataclasses.replace(captioner.config, results=old)
+    captioner.save_pretrained(own)
+    flags = ["--data", str(data), "--model", str(own)]
+    assert tune.main(flags) == 0
+    assert ImageCaptioner.from_pretrained(own).config.results == old
+    assert tune.main([*flags, "--write"]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:] if line[2].isdigit()]
+    scores = [float(row[5]) for row in rows]
+    assert len(rows) > 10 and scores[:1] == [max(scores)]
+    config = ImageCaptioner.from_pretrained(own).config
+    found = [config.search.beams, config.search.length_penalty, config.search.no_repeat_ngram]
+    assert [str(value) for value in found] in [row[:3] for row in rows if float(row[5]) == scores[0]]
+    assert config.results is None
