@@ -18,7 +18,7 @@ class BackboneError(ConfigError):
     """Backbone weights that are not there, or are another network's."""
 
 
-BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": False, "transform_input": False}}
+BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": False, "transform_input": True}}
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,13 @@ class Encoder(nn.Module):
         self.config = config
         self.network = _cut(_backbone(config.encoder), config)
         size = config.image_size
-        with torch.no_grad():
-            shape = self.network(torch.zeros(1, 3, size, size, device=next(self.parameters()).device))["grid"].shape
+        try:
+            with torch.no_grad():
+                shape = self.network(torch.zeros(1, 3, size, size, device=next(self.parameters()).device))["grid"].shape
+        except RuntimeError as error:
+            raise ConfigError(
+                f"CaptionerConfig.image_size is {size}; expected a size that {config.encoder} can read ({error})."
+            ) from error
         if len(shape) != 4:
             raise ConfigError(
                 f"CaptionerConfig.encoder_node is {config.encoder_node!r}, whose output has {len(shape)} dimensions; "
@@ -71,7 +76,9 @@ class Encoder(nn.Module):
         name = self.config.encoder
         if str(source) == "torchvision":
             try:
-                state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
+                state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(
+                    check_hash=True, weights_only=True
+                )
             except OSError as error:
                 raise BackboneError(
                     f"torchvision's weights for {name} were not reached ({error}); connect, or give a local file."

@@ -2,7 +2,6 @@
 
 import io
 import os
-import warnings
 from pathlib import Path
 from typing import IO
 
@@ -76,15 +75,19 @@ def _decode(file: IO[bytes], name: str, size: int) -> Image.Image:
     if size == 0:
         raise ImageError(f"{name}: the file is empty; expected a picture.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oddities in metadata do not matter; a bomb does
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                return _upright_rgb(picture, name)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        with Image.open(file) as picture:
+            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice this
+            if limit is not None and picture.width * picture.height > limit:
+                raise Image.DecompressionBombError(f"The picture has {picture.width * picture.height} pixels.")
+            return _upright_rgb(picture, name)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: {error} At most {Image.MAX_IMAGE_PIXELS} pixels are read.") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: this is no picture in a format that Pillow reads.") from error
+    except Exception as error:  # Pillow's readers raise whatever they stumble over: OSError, RuntimeError, struct.error
+        raise ImageError(f"{name}: the picture cannot be decoded ({error}).") from error
 
 
 def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
@@ -95,7 +98,7 @@ def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error
+    except Exception as error:  # as above
         raise ImageError(f"{name}: the picture cannot be decoded ({error}).") from error
 
 

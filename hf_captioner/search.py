@@ -70,7 +70,7 @@ class _Pool:
         """The best k of both; one that has finished goes before one that was cut."""
         parts = zip(vars(self).values(), vars(other).values(), strict=True)
         score, place, row, finished = (torch.cat(part, -1) for part in parts)
-        order = torch.where(finished, score, score - 1e6).topk(self.score.shape[-1]).indices
+        order = (score.double() - 1e6 * ~finished).topk(self.score.shape[-1]).indices
         return _Pool(*(part.gather(-1, order) for part in (score, place, row, finished)))
 
     def closed(self, total: Tensor) -> Tensor:

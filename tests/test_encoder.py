@@ -55,6 +55,25 @@ def test_the_grid_is_torchvisions_row_by_row(tmp_path: Path) -> None:
     torch.testing.assert_close(grid.values[:, 1 * 4 + 2], expected[:, :, 1, 2], atol=1e-4, rtol=1e-4)
 
 
+def test_inception_gets_pixels_on_its_own_scale(tmp_path: Path) -> None:
+    """Its weights expect (x - 0.5) / 0.5, which torchvision derives from pixels normalised as for ImageNet."""
+    torch.manual_seed(0)
+    backbone = torchvision.models.inception_v3(init_weights=False, transform_input=True).eval()
+    save_file(backbone.state_dict(), tmp_path / "inception.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder="inception_v3", encoder_node="Conv2d_1a_3x3.conv", image_size=96))
+    encoder.load_backbone(tmp_path / "inception.safetensors")
+    pixels = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        expected = backbone.Conv2d_1a_3x3.conv(backbone._transform_input(pixels))
+        found = encoder(pixels).values
+    torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+
+
+def test_a_size_that_the_network_cannot_read_is_said() -> None:
+    with torch.device("meta"), pytest.raises(ConfigError, match="image_size is 64; expected a size that inception_v3"):
+        Encoder(CaptionerConfig(10, encoder="inception_v3", image_size=64))
+
+
 def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
