@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from train.data import DataError, Record, load_records
+from train.data import DataError, Record, load_records, load_split
 
 CAPTIONS = {
     "a.jpg": ("train", ("A dog .", "One dog runs .")),
@@ -101,7 +101,9 @@ def test_a_caption_file_may_be_named_itself(tmp_path: Path) -> None:
 
 def test_where_no_split_is_given_photographs_are_split_and_stay_so(tmp_path: Path) -> None:
     kaggle(tmp_path)
-    assert {n: texts for n, (_, texts) in plain(load_records(tmp_path)).items()} == {
+    with pytest.raises(DataError, match="names no splits, and no file does"):
+        load_records(tmp_path)
+    assert {n: texts for n, (_, texts) in plain(load_records(tmp_path, seed=1)).items()} == {
         name: texts for name, (_, texts) in CAPTIONS.items()
     }
     names = [f"{i}.jpg" for i in range(40)]
@@ -116,6 +118,42 @@ def test_where_no_split_is_given_photographs_are_split_and_stay_so(tmp_path: Pat
         file.write("a.jpg,Another\n")
     with pytest.raises(DataError, match="splits 40 photographs, the data has 41"):
         load_records(tmp_path, split_file=kept)
+    kept.write_text(kept.read_text()[:50])
+    with pytest.raises(DataError, match=r"splits\.json is not JSON"):
+        load_records(tmp_path, split_file=kept)
+
+
+def test_a_split_is_the_training_runs_own(tmp_path: Path) -> None:
+    pictures(tmp_path / "data", [f"{i}.jpg" for i in range(40)])
+    (tmp_path / "data" / "captions.txt").write_text(lines("image,caption", *(f"{i}.jpg,A dog" for i in range(40))))
+    run = tmp_path / "run"
+    trained = load_records(tmp_path / "data", split_file=run / "splits.json", seed=7)
+    dev = [record for record in trained if record.split == "dev"]
+    assert load_split(tmp_path / "data", "dev", model=str(run / "best")) == dev
+    assert load_split(tmp_path / "data", "dev", split_file=run / "splits.json") == dev
+    with pytest.raises(DataError, match="as --splits"):
+        load_split(tmp_path / "data", "dev")
+    with pytest.raises(DataError, match=r"typo\.json"):
+        load_split(tmp_path / "data", "dev", split_file=run / "typo.json")
+    assert not (run / "typo.json").exists()
+
+
+def test_lemmas_are_no_captions_and_two_caption_files_are_too_many(tmp_path: Path) -> None:
+    flickr(tmp_path)
+    tokens = tmp_path / "Flickr8k.token.txt"
+    (tmp_path / "Flickr8k.lemma.token.txt").write_text(tokens.read_text().replace("runs", "run"))
+    assert plain(load_records(tmp_path)) == CAPTIONS
+    (tmp_path / "more.token.txt").write_text(tokens.read_text())
+    with pytest.raises(DataError, match=r"Flickr8k\.token\.txt, more\.token\.txt; give the one to read"):
+        load_records(tmp_path)
+    assert plain(load_records(tokens)) == CAPTIONS
+
+
+def test_split_files_may_leave_out_the_ending(tmp_path: Path) -> None:
+    flickr(tmp_path)
+    for file in tmp_path.glob("*Images.txt"):
+        file.write_text(file.read_text().replace(".jpg", ""))
+    assert plain(load_records(tmp_path)) == CAPTIONS
 
 
 def test_faults_are_named_ten_at_a_time(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_captioner import CaptionerConfig
+from hf_captioner.config import Results
 from tests.conftest import SENTENCES, generated
-from train.evaluate import describe, main
+from train.evaluate import describe, main, write_results
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     data: Path, own_checkpoint: Path, tmp_path: Path
 ) -> None:
     saved = tmp_path / "captions.json"
-    flags = f"--data {data} --model {own_checkpoint} --beams 2 --save {saved} --write-results".split()
+    flags = f"--data {data} --model {own_checkpoint} --save {saved} --write-results".split()
     done = subprocess.run(
         [sys.executable, "-m", "train.evaluate", *flags],
         capture_output=True,
@@ -43,7 +44,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "photographs: 4;" in done.stdout and "beams 2" in done.stdout and "different captions: " in done.stdout
+    assert "photographs: 4;" in done.stdout and "beams 3" in done.stdout and "different captions: " in done.stdout
     names, values = (line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| "))
     assert [row["image"] for row in json.loads(saved.read_text())] == ["0.png", "1.png", "2.png", "3.png"]
     results = CaptionerConfig.from_json((own_checkpoint / "config.json").read_text()).results
@@ -57,6 +58,14 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     assert f"Measured on {data.name}" in card.text
 
 
+def test_a_card_that_a_person_wrote_stays(own_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own_checkpoint / "README.md").write_text("My own words.\n")
+    write_results(own_checkpoint, Results("birds", "dev", {"CIDEr": 0.5}, "PTB", "a command"))
+    assert (own_checkpoint / "README.md").read_text() == "My own words.\n"
+    assert "left as it is" in capsys.readouterr().err
+    assert CaptionerConfig.from_json((own_checkpoint / "config.json").read_text()).results is not None
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
@@ -64,6 +73,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
         (["--model", "./gone"], "There is no folder ./gone"),
         (["--data", "./nowhere"], "nowhere does not exist"),
         (["--beams", "0"], "beams is 0; expected at least 1"),
+        (["--beams", "2", "--limit", "3", "--write-results"], "checkpoint's own search; leave out beams, limit"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(

@@ -13,7 +13,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from hf_captioner.encoder import BackboneError
 from hf_captioner.hub import CheckpointError
 from hf_captioner.images import ImageError
 from hf_captioner.model import ImageCaptioner
+from hf_captioner.tokenizer import TokenizerError
 from train.data import DataError, Record, load_records
 from train.evaluate import score
 from train.fit import Trainer
@@ -67,9 +68,11 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
     """Train one row under one seed, score it and write `result.json`; where that is there, nothing is done."""
     folder = out / f"{row.folder}-{seed}"
     result = folder / "result.json"
-    if result.exists():
-        return
     recipe = Recipe.from_plain({**row.recipe, "seed": seed}, row.name)
+    if result.exists():
+        if json.loads(result.read_text())["recipe"] != recipe.to_json():
+            raise ConfigError(f"{result} was measured with another recipe; delete {folder} to measure that row anew.")
+        return
     origin = {"init": str(out / f"{Row(row.init, {}, None).folder}-{seed}" / "best")} if row.init else {}
     if not origin:
         encoder = recipe.model["encoder"]
@@ -83,6 +86,7 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
     found: dict[str, Any] = {
         "row": row.name,
         "seed": seed,
+        "recipe": recipe.to_json(),
         "parameters": sum(parameter.numel() for parameter in captioner.parameters()),
         "training minutes": seconds / 60,
         "beams": {},
@@ -152,10 +156,15 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def _chosen(rows: Sequence[Row], words: Sequence[str]) -> Iterator[Row]:
-    for row in rows:
-        if not words or any(word.lower() in row.name.lower() for word in words):
-            yield row
+def _is_meant(row: Row, words: Sequence[str]) -> bool:
+    return not words or any(word.lower() in row.name.lower() for word in words)
+
+
+def _reason(error: Exception) -> str:
+    """Why a row has no numbers, short enough for a table."""
+    if isinstance(error, BackboneError):
+        return "its ImageNet weights were not there (they need torchvision's download, or a file in --weights)"
+    return "the row that it goes on from has none" if isinstance(error, CheckpointError) else "the training diverged"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,19 +178,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="*", default=(), metavar="WORD", help="only the rows whose name holds a word")
     parser.add_argument("--seeds", nargs="*", type=int, help="instead of the plan's")
     options = parser.parse_args(argv)
-    rows, seeds = read_rows(options.plan)
     failed: dict[str, str] = {}
     try:
-        records = load_records(options.data, split_file=options.out / "splits.json")
+        options.out.mkdir(parents=True, exist_ok=True)
+        rows, seeds = read_rows(options.plan)
+        chosen = [row for row in rows if _is_meant(row, options.rows)]
+        if not chosen:
+            raise ConfigError(f"No row's name holds {' or '.join(options.rows)}; see {options.plan}.")
+        records = load_records(options.data, split_file=options.out / "splits.json", seed=1)
         for seed in options.seeds or seeds:
-            for row in _chosen(rows, options.rows):
+            for row in chosen:
                 try:
                     measure(row, seed, records, options.out, options.weights)
-                except BackboneError as error:
-                    failed[row.name] = "not measured here: needs torchvision's weights and a network"
+                except (BackboneError, CheckpointError, FloatingPointError) as error:
+                    failed[row.name] = f"not measured: {_reason(error)}"
                     tqdm.write(f"{row.name}: {error}", file=sys.stderr)
                 _write(options.out, rows, measured(rows, options.out), failed)
-    except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
+    except (ConfigError, DataError, ImageError, OSError, TokenizerError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print((options.out / "compare.md").read_text(encoding="utf-8"), end="")

@@ -12,6 +12,7 @@ Told apart by what the folder (or file) holds:
 import csv
 import io
 import json
+import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -40,12 +41,13 @@ Row = tuple[str, str, str | None]
 """A photograph's name as the data set writes it, one caption, and its split where the data says one."""
 
 
-def load_records(source: Path, *, split_file: Path | None = None, seed: int = 1) -> list[Record]:
+def load_records(source: Path, *, split_file: Path | None = None, seed: int | None = None) -> list[Record]:
     """Read the data set in `source`, a folder or its one caption file.
 
-    Where the data names no splits, photographs are split 80 / 10 / 10 by `seed`, and `split_file` (JSON, name -> split)
-    keeps the outcome: read where it exists, written where not. Raises DataError for missing images, empty captions, a
-    photograph in two splits, and a source that is none of the layouts.
+    Where the data names no splits, `split_file` (JSON, name -> split) does. Where that is not there yet, photographs
+    are split 80 / 10 / 10 by `seed` and the outcome is written to it; without a seed no split is ever drawn.
+    Raises DataError for missing images, empty captions, a photograph in two splits or in none, and a source that is
+    none of the layouts.
     """
     source = Path(source)
     rows, root = _read(source)
@@ -68,6 +70,17 @@ def load_records(source: Path, *, split_file: Path | None = None, seed: int = 1)
     return [Record(found[name], tuple(captions[name]), chosen[name]) for name in captions]
 
 
+def load_split(source: Path, split: str, *, split_file: Path | None = None, model: str | None = None) -> list[Record]:
+    """The records of one split, which is never drawn anew: without a `split_file`, a model's folder in a training run
+    has it beside it. Raises DataError where there are none."""
+    beside = Path(model).parent / "splits.json" if model else None
+    found = load_records(source, split_file=split_file or (beside if beside and beside.exists() else None))
+    records = [record for record in found if record.split == split]
+    if not records:
+        raise DataError(f"{source} has no {split} split.")
+    return records
+
+
 def _read(source: Path) -> tuple[list[Row], Path]:
     """The rows and the folder that photographs' names are relative to."""
     if not source.exists():
@@ -75,7 +88,11 @@ def _read(source: Path) -> tuple[list[Row], Path]:
     if source.is_file():
         return _read_file(source), source.parent
     for pattern, reader in _FOLDER_LAYOUTS:
-        files = sorted(source.glob(pattern))
+        files = [file for file in sorted(source.glob(pattern)) if ".lemma." not in file.name]
+        if len(files) > 1 and reader is _read_tokens:
+            raise DataError(
+                f"{source} holds {', '.join(file.name for file in files)}; give the one to read as the data."
+            )
         if files:
             return [row for file in files for row in reader(file)], source
     raise DataError(
@@ -117,6 +134,7 @@ def _read_tokens(file: Path) -> list[Row]:
             raise DataError(f"{file}, line {number} is {line[:60]!r}; expected `name.jpg#0`, a tab and the caption.")
         name = name.rpartition("#")[0]
         if splits:
+            name = name if name in splits else Path(name).stem  # Flickr30k's split files leave out `.jpg`
             rows += [(name, caption, split) for split in splits.get(name, ())]
         else:
             rows.append((name, caption, None))
@@ -172,10 +190,12 @@ def _read_table(file: Path) -> list[Row]:
         path = next((column for column in ("path", "image", "file_name") if column in columns), None)
         if path is None or "caption" not in columns:
             raise DataError(f"{file} has the columns {columns}; expected `path` (or image, file_name) and `caption`.")
-        return [
-            (row[path], row["caption"] or "", _split(row["split"], file) if row.get("split") else None)
-            for row in reader
-        ]
+        rows: list[Row] = []
+        for row in reader:
+            if not row[path]:
+                raise DataError(f"{file}, line {reader.line_num} names no photograph; expected a {path}.")
+            rows.append((row[path], row["caption"] or "", _split(row["split"], file) if row.get("split") else None))
+        return rows
 
 
 _FOLDER_LAYOUTS: tuple[tuple[str, Callable[[Path], list[Row]]], ...] = (
@@ -215,20 +235,28 @@ def _find_pictures(root: Path, names: Iterable[str]) -> dict[str, Path]:
     found = {name: root / name for name in names if (root / name).is_file()}
     missing = [name for name in names if name not in found]
     if missing:
-        everywhere = {path.name: path for path in sorted(root.rglob("*")) if path.suffix.lower() in PICTURES}
+        pictures = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in PICTURES]
+        everywhere = {path.stem: path for path in pictures} | {path.name: path for path in pictures}
         found |= {name: everywhere[Path(name).name] for name in missing if Path(name).name in everywhere}
     return found
 
 
-def _seeded_splits(names: Sequence[str], file: Path | None, seed: int) -> dict[str, str]:
+def _seeded_splits(names: Sequence[str], file: Path | None, seed: int | None) -> dict[str, str]:
     if file is not None and file.exists():
-        kept: dict[str, str] = json.loads(_text(file))
+        try:
+            kept: dict[str, str] = json.loads(_text(file))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file} is not JSON ({error}); expected a training run's splits.json.") from error
         if set(kept) != set(names):
             raise DataError(
                 f"{file} splits {len(kept)} photographs, the data has {len(names)} and not the same; delete it to "
                 "split anew."
             )
-        return kept
+        return {name: _split(split, file) for name, split in kept.items()}
+    if seed is None:
+        raise DataError(
+            f"The data names no splits, and {file or 'no file'} does; give the training run's splits.json as --splits."
+        )
     shuffled = sorted(names)
     random.Random(seed).shuffle(shuffled)
     tenth = max(1, len(shuffled) // 10)
@@ -236,7 +264,9 @@ def _seeded_splits(names: Sequence[str], file: Path | None, seed: int) -> dict[s
     chosen |= dict.fromkeys(shuffled[:tenth], "dev") | dict.fromkeys(shuffled[tenth : 2 * tenth], "test")
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(chosen, indent=0))
+        unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+        unfinished.write_text(json.dumps(chosen, indent=0))
+        os.replace(unfinished, file)
     return chosen
 
 

@@ -17,11 +17,11 @@ from hf_captioner.caption import Caption
 from hf_captioner.cli import add_search_flags, search_from
 from hf_captioner.config import CaptionerConfig, ConfigError, Results, SearchConfig
 from hf_captioner.encoder import Grid
-from hf_captioner.hub import CheckpointError, bundled_checkpoint, render_card
+from hf_captioner.hub import CheckpointError, bundled_checkpoint, is_generated, render_card
 from hf_captioner.images import ImageError
 from hf_captioner.metrics import NO_JAVA, caption_scores, has_java, tokenization
 from hf_captioner.model import ImageCaptioner
-from train.data import DataError, Record, load_records
+from train.data import DataError, Record, load_split
 from train.features import GridCache
 
 BAD_ENDINGS = frozenset(
@@ -72,11 +72,17 @@ def _repeats(words: Sequence[str]) -> bool:
 
 
 def write_results(folder: Path, results: Results) -> None:
-    """Put measured results into a checkpoint folder's config.json and render its card anew."""
+    """Put measured results into a checkpoint folder's config.json, and into its card unless a person wrote that."""
     config = CaptionerConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
     config = CaptionerConfig.from_dict({**config.to_dict(), "results": results.to_dict()})
     licence = (folder / "LICENSE").read_text(encoding="utf-8") if (folder / "LICENSE").exists() else None
-    for name, text in (("config.json", config.to_json()), ("README.md", render_card(config, licence=licence))):
+    card = folder / "README.md"
+    texts = {"config.json": config.to_json()}
+    if not card.exists() or is_generated(card.read_text(encoding="utf-8")):
+        texts["README.md"] = render_card(config, licence=licence)
+    else:
+        print(f"{card} was written or edited by a person; it is left as it is.", file=sys.stderr)
+    for name, text in texts.items():
         unfinished = folder / f".{name}.tmp"
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, folder / name)
@@ -100,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return _evaluate(options, arguments)
-    except (CheckpointError, ConfigError, DataError, ImageError) as error:
+    except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -109,12 +115,14 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     folder = Path(options.model) if options.model else bundled_checkpoint()
     if options.write_results and not folder.is_dir():
         raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
-    everything = load_records(options.data, split_file=options.splits)
-    records = [record for record in everything if record.split == options.split][: options.limit]
-    if not records:
-        raise DataError(f"{options.data} has no {options.split} split.")
-    captioner = ImageCaptioner.from_pretrained(options.model)
     search = search_from(options)
+    if options.write_results and (search or options.limit):
+        given = ", ".join([*search, *(["limit"] if options.limit else [])])
+        raise ConfigError(
+            f"--write-results measures the whole split under the checkpoint's own search; leave out {given}."
+        )
+    records = load_split(options.data, options.split, split_file=options.splits, model=options.model)[: options.limit]
+    captioner = ImageCaptioner.from_pretrained(options.model)
     began = time.perf_counter()
     paths = tqdm([record.path for record in records], unit="photograph", dynamic_ncols=True)
     captions = []
@@ -129,16 +137,16 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     _print_table(scores, captions, seconds, used, command)
     if not has_java():
         print(NO_JAVA, file=sys.stderr)
+    if options.write_results:
+        rounded = {name: round(value, 6) for name, value in scores.items()}
+        dataset = options.dataset or options.data.resolve().stem
+        write_results(folder, Results(dataset, options.split, rounded, tokenization(), command))
     if options.save:
         rows = [
             {"image": record.path.name, "caption": caption, "references": record.captions}
             for record, caption in zip(records, captions, strict=True)
         ]
         options.save.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
-    if options.write_results:
-        rounded = {name: round(value, 4) for name, value in scores.items()}
-        dataset = options.dataset or options.data.resolve().stem
-        write_results(folder, Results(dataset, options.split, rounded, tokenization(), command))
     return 0
 
 

@@ -33,9 +33,9 @@ class GridCache:
 def cached_grids(encoder: Encoder, config: CaptionerConfig, photographs: Sequence[Path], folder: Path) -> GridCache:
     """The grids of the photographs, in their order; computed where the cache lacks them.
 
-    A shard's file name is a digest of everything it depends on: the encoder's kind and weights, the preprocessing,
-    and each photograph's name, size and time of change. A change anywhere gives another name, so a stale shard is
-    never read; a shard is written whole or not at all.
+    A shard's file name is a digest of everything it depends on: the encoder's kind, weights and precision, the
+    preprocessing, and each photograph's name, size and time of change. A change anywhere gives another name, so a
+    stale shard is never read; a shard is written whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network = _digest_of_network(encoder, config)
@@ -67,7 +67,8 @@ def _digest_of_network(encoder: Encoder, config: CaptionerConfig) -> str:
     for name, tensor in sorted(encoder.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    prepared = [config.encoder, config.encoder_node, config.image_size, config.image_mean, config.image_std]
+    precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else "float32"
+    prepared = [precision, config.encoder, config.encoder_node, config.image_size, config.image_mean, config.image_std]
     return _digest(json.dumps(prepared), weights.hexdigest())
 
 

@@ -1,10 +1,12 @@
-"""Train a captioner: `python -m train.fit RECIPE.yaml --data DIR --out DIR [--backbone FILE|torchvision | --init ID]`.
+"""Train a captioner: `python -m train.fit RECIPE.yaml --data DIR --out DIR (--backbone FILE|torchvision | --init ID)`.
 
 Start it again with the same arguments after any interruption: it goes on where it was and ends with the same weights.
 Under `accelerate launch` the same command trains on several processes or machines.
 """
 
 import argparse
+import hashlib
+import json
 import math
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
@@ -63,13 +66,13 @@ class Trainer:
         self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.resumed = Resumed(Progress(), {}, {})
         if self.state_file.exists():
-            self.resumed = load_state(self.state_file, recipe, self.captioner)
+            self.resumed = load_state(self.state_file, self._belongs_to(), self.captioner)
             at = self.resumed.progress
             self._say(f"going on at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
-        elif backbone is not None:
+        elif backbone not in (None, "random"):
             self.captioner.encoder.load_backbone(backbone)
         self.progress = self.resumed.progress
-        self.log = SummaryWriter(str(out / "tensorboard"))
+        self.log = SummaryWriter(str(out / "tensorboard")) if self.accelerator.is_main_process else None
 
     def run(self) -> None:
         """Every stage, from where the saved state says; `out/best` holds the best captioner."""
@@ -81,7 +84,8 @@ class Trainer:
             at = self.progress
             self.progress = Progress(stage=at.stage + 1, best_cider=at.best_cider, history=at.history)
             self._save(None)
-        self.log.close()
+        if self.log:
+            self.log.close()
 
     def _new(self, init: str | None) -> ImageCaptioner:
         """A captioner with random weights and the training captions' words, or one with the weights and words of
@@ -103,6 +107,12 @@ class Trainer:
         captioner.load_state_dict(given.state_dict())
         captioner.weights_license = given.weights_license
         return captioner
+
+    def _belongs_to(self) -> dict[str, str]:
+        """What a saved state must agree with to be gone on from."""
+        data = [[record.path.name, record.captions, record.split] for record in (*self.train, *self.dev)]
+        captions = hashlib.sha256(json.dumps(data).encode()).hexdigest()
+        return {"recipe": self.recipe.to_json(), "data": captions, "words": str(len(self.tokenizer))}
 
     def _run_stage(self, stage: Stage) -> None:
         self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
@@ -145,7 +155,8 @@ class Trainer:
             midway.average.update_parameters(self.captioner)
             at.step += 1
             batches.set_postfix(loss=f"{at.loss_sum / at.step:.3f}", refresh=False)
-            self.log.add_scalar("train/loss", at.loss_sum / at.step, len(at.history) * len(order) + at.step)
+            if self.log:
+                self.log.add_scalar("train/loss", at.loss_sum / at.step, len(at.history) * len(order) + at.step)
             if at.step % SAVE_EVERY == 0 and at.step < len(order):
                 at.seconds += time.perf_counter() - began
                 began = time.perf_counter()
@@ -174,8 +185,11 @@ class Trainer:
     def _validate(self, stage: Stage, captioner: ImageCaptioner, dev_grids: GridCache | None) -> None:
         """Score the dev split, keep the model where it is the best yet, and move to the next epoch."""
         at = self.progress
-        captions = caption_records(captioner.eval(), self.dev, grids=dev_grids)
-        scores = score([caption.text for caption in captions], self.dev, meteor=False)
+        found: list[dict[str, float]] = [{}]
+        if self.accelerator.is_main_process:
+            captions = caption_records(captioner.eval(), self.dev, grids=dev_grids)
+            found = [score([caption.text for caption in captions], self.dev, meteor=False)]
+        scores: dict[str, float] = broadcast_object_list(found)[0]  # every process must take the same decisions
         cider = scores["CIDEr"]
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 1)}
         at.history.append({**row, **scores})
@@ -184,7 +198,7 @@ class Trainer:
             + ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             + f", {row['seconds']:.0f} s"
         )
-        if self.accelerator.is_main_process:
+        if self.log:
             if cider > at.best_cider:
                 captioner.save_pretrained(self.out / "best")
             draw_curves(at.history, self.out / "curves.png")
@@ -206,7 +220,8 @@ class Trainer:
                 decay = self.recipe.weight_decay if decayed else 0.0
                 if chosen:
                     groups.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        # A sampled reward is noisy: the longer memory of its scale keeps self-critical steps small.
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98 if stage.objective == "cross_entropy" else 0.999))
         if self.resumed.optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.resumed.optimizer})
         return optimizer
@@ -234,7 +249,7 @@ class Trainer:
 
     def _save(self, midway: Midway | None) -> None:
         if self.accelerator.is_main_process:
-            save_state(self.state_file, self.recipe, self.progress, self.captioner, midway)
+            save_state(self.state_file, self._belongs_to(), self.progress, self.captioner, midway)
         self.accelerator.wait_for_everyone()
 
     def _say(self, message: str) -> None:
@@ -270,8 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
     parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
     parser.add_argument("--out", type=Path, required=True, help="where state, logs, curves and best/ go")
-    begin = parser.add_mutually_exclusive_group()
-    begin.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision")
+    begin = parser.add_mutually_exclusive_group(required=True)
+    begin.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision or random")
     begin.add_argument("--init", help="folder or Hub id of a captioner to train further")
     parser.add_argument("--weights-license", type=Path, help="a text that is saved beside the weights as LICENSE")
     options = parser.parse_args(argv)

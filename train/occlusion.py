@@ -22,7 +22,7 @@ from hf_captioner.hub import CheckpointError
 from hf_captioner.images import ImageError, open_image, preprocess
 from hf_captioner.model import ImageCaptioner
 from train.batches import padded
-from train.data import DataError, Record, load_records
+from train.data import DataError, Record, load_split
 from train.evaluate import score
 
 SHARE = 0.2
@@ -59,7 +59,7 @@ class Tally:
 
 @torch.inference_mode()
 def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1) -> dict[str, Tally]:
-    """The tally for each way of hiding a fifth of every record's photograph."""
+    """The tally for each way of hiding a fifth of every record's photograph. Raises DataError without content words."""
     generator = torch.Generator().manual_seed(seed)
     tallies = {name: Tally() for name in HIDDEN}
     for record in tqdm(records, unit="photograph", dynamic_ncols=True):
@@ -77,6 +77,8 @@ def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1)
             after = [float(probabilities[place, way, word]) for place, word in enumerate(content)]
             changed = [text != caption.text for text in texts[way :: len(HIDDEN)]]
             tallies[name].add([float(untouched[word]) for word in content], after, changed)
+    if not tallies[HIDDEN[0]].words:
+        raise DataError("No caption has a content word, so there is nothing to measure.")
     return tallies
 
 
@@ -120,13 +122,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.occlusion", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
     parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
+    parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--limit", type=int, help="only the first so many photographs")
     options = parser.parse_args(argv)
     try:
-        records = [record for record in load_records(options.data) if record.split == "dev"][: options.limit]
-        if not records:
-            raise DataError(f"{options.data} has no dev split.")
+        records = load_split(options.data, "dev", split_file=options.splits, model=options.model)[: options.limit]
         captioner = ImageCaptioner.from_pretrained(options.model)
+        if captioner.config.attention == "none":
+            raise ConfigError("This captioner has no attention, so there is nothing to test.")
         tallies = occlude(captioner, records)
         text, cider = mean_image(captioner, records)
     except (CheckpointError, ConfigError, DataError, ImageError) as error:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from hf_captioner.config import ConfigError
-from train.recipe import Recipe
 
 
 @dataclass
@@ -56,26 +55,33 @@ class Resumed:
     average: dict[str, Tensor]
 
 
-def save_state(path: Path, recipe: Recipe, progress: Progress, model: nn.Module, midway: Midway | None) -> None:
+def save_state(
+    path: Path, belongs_to: dict[str, str], progress: Progress, model: nn.Module, midway: Midway | None
+) -> None:
     """Write everything a later process needs to go on; `midway` None means that a stage is about to begin."""
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.named_parameters()}
     if midway is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in averaged(midway.average).items()}
         for index, state in midway.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    about = {"progress": json.dumps(dataclasses.asdict(progress)), "recipe": recipe.to_json()}
+    about = {"progress": json.dumps(dataclasses.asdict(progress)), **belongs_to}
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, unfinished, metadata=about)
     os.replace(unfinished, path)
 
 
-def load_state(path: Path, recipe: Recipe, model: nn.Module) -> Resumed:
-    """Load the model's weights and return the rest. Raises ConfigError where the state belongs to another recipe."""
+def load_state(path: Path, belongs_to: dict[str, str], model: nn.Module) -> Resumed:
+    """Load the model's weights and return the rest.
+
+    Raises ConfigError where the state belongs to something else: another recipe, other data, other words.
+    """
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
-        if about.get("recipe") != recipe.to_json():
+        others = [name for name, value in belongs_to.items() if about.get(name) != value]
+        if others:
             raise ConfigError(
-                f"{path} was saved by another recipe; give another --out folder, or delete that one to begin anew."
+                f"{path} was saved by another run (its {' and '.join(others)} differ); give another --out folder, or "
+                "delete that one to begin anew."
             )
         optimizer: dict[int, dict[str, Tensor]] = {}
         average: dict[str, Tensor] = {}
