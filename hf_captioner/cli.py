@@ -7,19 +7,23 @@ import argparse
 import csv
 import dataclasses
 import importlib
+import io
 import json
 import os
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tqdm import tqdm
+
+from hf_captioner.caption import Caption
 from hf_captioner.config import ConfigError, SearchConfig
-
-if TYPE_CHECKING:
-    from hf_captioner.caption import Caption
+from hf_captioner.hub import CheckpointError, data_path, push_space
+from hf_captioner.images import ImageError
+from hf_captioner.model import ImageCaptioner
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 """What counts as a picture in a folder; a path given by name is always tried."""
@@ -33,7 +37,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
         elif isinstance(kind, types.GenericAlias):
-            group.add_argument(flag, nargs="+", metavar="WORD", default=None)
+            group.add_argument(flag, action="append", metavar="WORD", default=None, help="may be given again")
         else:
             group.add_argument(flag, type=kind, default=None, metavar=kind.__name__.upper())
 
@@ -48,20 +52,21 @@ def search_from(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
-    from hf_captioner.hub import CheckpointError  # the imports below take seconds, and --help needs none of them
-
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names may hold any bytes
     try:
         code: int = options.run(options)
         sys.stdout.flush()
         return code
-    except (CheckpointError, ConfigError) as error:
-        print(f"hf-captioner: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (CheckpointError, ConfigError, OSError) as error:
+        print(f"hf-captioner: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     space = commands.add_parser("push-space", help="create or update the web page as a Space")
     space.add_argument("repo_id", metavar="REPO_ID")
+    _add_model(space)
     space.add_argument("--private", action="store_true", default=None)
     space.set_defaults(run=_push_space)
 
@@ -110,13 +116,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from hf_captioner.images import ImageError
-    from hf_captioner.model import ImageCaptioner
-
     failed = 0
     paths = list(_paths(options.paths))
+    if not paths:
+        raise ConfigError(f"There is no picture in {', '.join(options.paths)}; expected {', '.join(sorted(PICTURES))}.")
     captioner = ImageCaptioner.from_pretrained(options.model)
     if options.heatmaps:
         options.heatmaps.mkdir(parents=True, exist_ok=True)
@@ -149,7 +152,7 @@ def _paths(given: Iterable[str]) -> Iterator[Path]:
             yield Path(name)
 
 
-def _writer(options: argparse.Namespace) -> "typing.Callable[[Path, Caption], None]":
+def _writer(options: argparse.Namespace) -> Callable[[Path, Caption], None]:
     if options.json:
         return lambda path, caption: print(json.dumps({"path": str(path), **caption.to_dict()}, ensure_ascii=False))
     if options.csv:
@@ -160,31 +163,23 @@ def _writer(options: argparse.Namespace) -> "typing.Callable[[Path, Caption], No
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from hf_captioner.hub import data_path
-
     sys.path.insert(0, str(data_path("space")))  # as `python app.py` on the Hub does
     importlib.import_module("app").serve(options.model, options.port, open_browser=sys.stdout.isatty())
     return 0
 
 
 def _push(options: argparse.Namespace) -> int:
-    from hf_captioner.model import ImageCaptioner
-
     captioner = ImageCaptioner.from_pretrained(options.model)
     print(captioner.push_to_hub(options.repo_id, private=options.private, overwrite_card=options.overwrite_card))
     return 0
 
 
 def _push_space(options: argparse.Namespace) -> int:
-    from hf_captioner.hub import push_space
-
-    print(push_space(options.repo_id, private=options.private))
+    print(push_space(options.repo_id, model=options.model, private=options.private))
     return 0
 
 
 def _info(options: argparse.Namespace) -> int:
-    from hf_captioner.model import ImageCaptioner
-
     captioner = ImageCaptioner.from_pretrained(options.model)
     parameters = sum(parameter.numel() for parameter in captioner.parameters())
     grid = f"{captioner.encoder.height} x {captioner.encoder.width} x {captioner.encoder.channels}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import importlib.resources
 import json
@@ -33,6 +32,8 @@ SMALL_FILES = ("config.json", "tokenizer.json", CARD, "LICENSE")
 PACKAGE = Path(str(importlib.resources.files("hf_captioner")))
 SOMEONE = "your-name/your-captioner"
 """Stands for the repository in a card that has not been pushed yet."""
+IGNORED = ("__pycache__", "_data")
+"""What of the package and the page does not go into a Space."""
 SIGNATURE = "<!-- Written by hf-captioner ({digest}). Once edited, this card is not overwritten. -->\n"
 
 
@@ -170,11 +171,13 @@ def _reason(error: BaseException) -> str:
 
 
 def render_card(config: CaptionerConfig, repo_id: str = SOMEONE, *, licence: str | None = None) -> str:
-    """The model card, from `model_card.md`: measured results as model-index metadata and as a table.
+    """The model card, from `model_card.md`: measured results as a table, and as model-index metadata where they
+    were measured with the PTB tokenisation, so that they may be compared.
 
     licence: the text of the weights' own licence, which lies beside them as LICENSE; None where there is none.
     """
     results = config.results
+    comparable = results if results and results.tokenization == "PTB" else None
     own_licence: dict[str, Any] = {}
     if licence is not None:
         name = "non-commercial" if "non-commercial" in licence else "custom"
@@ -185,7 +188,7 @@ def render_card(config: CaptionerConfig, repo_id: str = SOMEONE, *, licence: str
         pipeline_tag="image-to-text",
         tags=["image-captioning", "visual-attention"],
         model_name=repo_id.rpartition("/")[2],
-        eval_results=_eval_results(results) if results else None,
+        eval_results=_eval_results(comparable) if comparable else None,
         metrics=sorted({_metric_type(name) for name in results.scores}) if results else None,
         **own_licence,
     )
@@ -193,10 +196,7 @@ def render_card(config: CaptionerConfig, repo_id: str = SOMEONE, *, licence: str
         autoescape=False, keep_trailing_newline=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(data_path("model_card.md").read_text(encoding="utf-8"))
-    today = datetime.date.today().isoformat()
-    return _signed(
-        template.render(card_data=data, config=config, results=results, repo_id=repo_id, licence=licence, today=today)
-    )
+    return _signed(template.render(card_data=data, config=config, results=results, repo_id=repo_id, licence=licence))
 
 
 def is_generated(card: str) -> bool:
@@ -279,12 +279,23 @@ def _has_own_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None
         return not is_generated(Path(card).read_text(encoding="utf-8", errors="replace"))
 
 
-def push_space(repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
-    """Create or update the Space: the page, and the package with its checkpoint, so that it needs nothing else."""
+def push_space(
+    repo_id: str, *, model: str | None = None, private: bool | None = None, token: str | bool | None = None
+) -> str:
+    """Create or update the Space: the page, and the package with a checkpoint, so that it needs nothing else.
+
+    model: folder or Hub id of the checkpoint that the page shows; None is the bundled one. Raises CheckpointError.
+    """
+    checkpoint = bundled_checkpoint() if model is None else resolve(model, token=token)
+    read_config(checkpoint)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, ignored = Path(temporary), shutil.ignore_patterns("__pycache__", "_data")
-        shutil.copytree(data_path("space"), folder, dirs_exist_ok=True, ignore=ignored)
-        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored)
+        folder = Path(temporary)
+        shutil.copytree(data_path("space"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*IGNORED))
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns(*IGNORED, "checkpoint"))
+        (folder / PACKAGE.name / "checkpoint").mkdir()
+        for name in {*SMALL_FILES, *CHECKPOINT_FILES}:
+            if (checkpoint / name).exists():
+                shutil.copy(checkpoint / name, folder / PACKAGE.name / "checkpoint")
         shutil.copy(data_path("model_card.md"), folder)
         message = "Push the captioner's page"
         return push_folder(folder, repo_id, repo_type="space", private=private, token=token, commit_message=message)

@@ -9,10 +9,13 @@ import gradio as gr
 from PIL import Image
 
 from hf_captioner import Caption, ImageCaptioner, ImageError
+from hf_captioner.images import open_image
 
 HERE = Path(__file__).parent
 EXAMPLES = [str(HERE / "examples" / f"{name}.jpg") for name in ("camera", "astronaut", "chelsea", "coffee", "rocket")]
 CSS = "#maps .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); }"
+SHOWN = 800
+"""Longest side of the heatmaps on the page, in pixels."""
 ABOUT = (
     "Lit places are where the model looked while it chose the word: a hint at what the word rests on, no proof. "
     "The model has seen photographs of people and dogs, mostly outdoors; of anything else it talks nonsense, fluently."
@@ -26,8 +29,9 @@ def build_page(captioner: ImageCaptioner) -> gr.Blocks:
         """Caption a photograph; one picture a word shows where the model looked."""
         if photograph is None:
             return "", []
-        caption = _caption(captioner, photograph)
-        maps = [(caption.overlay(photograph, index), word.text) for index, word in enumerate(caption.words)]
+        caption, picture = _caption(captioner, photograph), open_image(photograph)
+        picture.thumbnail((SHOWN, SHOWN))
+        maps = [(caption.overlay(picture, index), word.text) for index, word in enumerate(caption.words)]
         return caption.text, maps
 
     def describe(photograph: str | None) -> dict[str, object]:
@@ -51,7 +55,7 @@ def build_page(captioner: ImageCaptioner) -> gr.Blocks:
         gr.Examples(EXAMPLES, photograph, cache_examples=False)
         gr.Markdown(ABOUT)
         photograph.change(look, photograph, [sentence, maps], api_visibility="private")
-        # An event of the image box and not gr.api: Gradio then takes uploaded files only, and no path of the server's.
+        # An event of the image box and not gr.api: Gradio then takes uploads (and addresses), no path of the server's.
         gr.Button(visible=False).click(describe, photograph, gr.JSON(visible=False), api_name="caption")
     return page
 

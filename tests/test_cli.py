@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,18 @@ def test_a_folder_means_its_pictures_and_a_dash_means_stdin(
 
 
 def test_search_flags_are_the_searchs_fields(checkpoint: Path, photograph_path: Path) -> None:
-    steer = ("--begin-with", "two dog", "--max-length", "4", "--num-captions", "3", "--avoid", "beach", "grass")
+    steer = (
+        "--begin-with",
+        "two dog",
+        "--max-length",
+        "4",
+        "--num-captions",
+        "3",
+        "--avoid",
+        "beach",
+        "--avoid",
+        "grass",
+    )
     done = run("caption", photograph_path, "--model", checkpoint, *steer)
     captions = [line.partition("\t")[2] for line in done.stdout.splitlines()]
     assert len(set(captions)) == 3
@@ -104,7 +116,22 @@ def test_info_says_what_a_checkpoint_is(checkpoint: Path) -> None:
     assert '"decoder": "bilstm"' in done.stdout
 
 
-def test_help_needs_no_heavy_imports() -> None:
+def test_captioning_loads_neither_gradio_nor_the_metrics() -> None:
     code = "import sys; import hf_captioner.cli; print('gradio' in sys.modules, 'evaluate' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_folder_without_pictures_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    done = run("caption", tmp_path, "--model", checkpoint)
+    assert done.returncode == 2
+    assert f"There is no picture in {tmp_path}" in done.stderr
+
+
+def test_a_file_name_of_any_bytes_is_captioned(checkpoint: Path, photograph: Image.Image, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    photograph.save(path)
+    command = [sys.executable, "-m", "hf_captioner.cli", "caption", path, "--model", str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == 0
+    assert done.stdout.startswith(os.fsencode(path) + b"\t")

@@ -249,7 +249,12 @@ def test_any_edit_makes_a_card_a_persons_own(tiny_config: CaptionerConfig, old: 
 
 @pytest.mark.parametrize("installed", [False, True])
 def test_a_space_gets_the_page_and_the_package_in_one_commit(
-    online: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: bool
+    online: StandInHub,
+    captioner: ImageCaptioner,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    installed: bool,
 ) -> None:
     """From a clone, where the page lies beside the package, and from an installed wheel, where it lies inside."""
     package = tmp_path / "hf_captioner"
@@ -257,7 +262,8 @@ def test_a_space_gets_the_page_and_the_package_in_one_commit(
     for path in (beside / "space" / "app.py", beside / "space" / "README.md", beside / "model_card.md"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("---\nsdk: gradio\n---\n")
-    for name in ("__init__.py", "checkpoint/model.safetensors", "__pycache__/model.pyc"):
+    captioner.save_pretrained(package / "checkpoint")
+    for name in ("__init__.py", "__pycache__/model.pyc"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(name)
     monkeypatch.setattr(hub, "PACKAGE", package)
@@ -269,9 +275,12 @@ def test_a_space_gets_the_page_and_the_package_in_one_commit(
         "app.py",
         "model_card.md",
         "hf_captioner/__init__.py",
-        "hf_captioner/checkpoint/model.safetensors",
+        *(f"hf_captioner/checkpoint/{name}" for name in ("README.md", *hub.CHECKPOINT_FILES)),
     }
     assert commit.by_lfs == {"hf_captioner/checkpoint/model.safetensors"}
     (beside / "space" / "app.py").write_text("changed")
     hub.push_space("me/page")
     assert online.space("me/page").files()["app.py"] == b"changed"
+    hub.push_space("me/page", model=str(checkpoint))
+    pushed = online.space("me/page").files()["hf_captioner/checkpoint/model.safetensors"]
+    assert pushed == (checkpoint / "model.safetensors").read_bytes()
