@@ -36,7 +36,8 @@ types: setup
 # Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors
 	$(RUN) -m train.fit train/recipes/flickr8k.yaml --data $(DATA) --out $(OUT) \
-		--backbone weights/resnet50.safetensors --weights-license $(WEIGHTS)/LICENSE.weights
+		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
+	$(RUN) -m train.tune --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m train.evaluate --data $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup

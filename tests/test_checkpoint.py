@@ -269,5 +269,5 @@ def test_the_bundled_checkpoint_is_small_licensed_and_says_what_was_measured() -
     assert (card.data.license, card.data.license_link) == ("other", "LICENSE")
     assert captioner.config.results is not None
     assert {result.metric_name: result.metric_value for result in card.data.eval_results} == {
-        name: pytest.approx(100 * value) for name, value in captioner.config.results.scores.items()
+        name: pytest.approx(100 * value, abs=0.006) for name, value in captioner.config.results.scores.items()
     }
