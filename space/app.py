@@ -29,7 +29,11 @@ def build_page(captioner: ImageCaptioner) -> gr.Blocks:
         """Caption a photograph; one picture a word shows where the model looked."""
         if photograph is None:
             return "", []
-        caption, picture = _caption(captioner, photograph), open_image(photograph)
+        try:
+            caption, picture = _caption(captioner, photograph), open_image(photograph)
+        except gr.Error as error:
+            gr.Warning(error.message)  # and no caption of the photograph before is left standing
+            return "", []
         picture.thumbnail((SHOWN, SHOWN))
         maps = [(caption.overlay(picture, index), word.text) for index, word in enumerate(caption.words)]
         return caption.text, maps
