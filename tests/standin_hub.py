@@ -20,54 +20,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from huggingface_hub import close_session, constants
 
+from tests.standin_repository import Commit, Files, Repository, is_large, object_id
+
 TOKEN = "hf_standin"
 USER = "me"
-BINARY = (".safetensors", ".png", ".jpg", ".jpeg", ".webp")
-"""What goes by Git LFS, beside everything of 10 MB or more."""
-
-Files = dict[str, bytes]
-
-
-def is_large(path: str, size: int) -> bool:
-    return path.endswith(BINARY) or size >= 10_000_000
-
-
-@dataclass
-class Commit:
-    sha: str
-    title: str
-    files: Files
-    """Every file of the repository after it."""
-    by_lfs: set[str]
-    """Paths in this commit that came by Git LFS."""
-
-
-@dataclass
-class Repository:
-    private: bool = False
-    sdk: str | None = None
-    branches: dict[str, list[Commit]] = field(default_factory=lambda: {"main": []})
-
-    def commits(self, revision: str = "main") -> list[Commit]:
-        """Oldest first; a revision is a branch, a pull request, or a commit's sha."""
-        if revision in self.branches:
-            return self.branches[revision]
-        for commits in self.branches.values():
-            for index, commit in enumerate(commits):
-                if commit.sha == revision:
-                    return commits[: index + 1]
-        raise KeyError(revision)
-
-    def files(self, revision: str = "main") -> Files:
-        commits = self.commits(revision)
-        return commits[-1].files if commits else {}
-
-    def commit(self, title: str, files: Files, *, revision: str = "main", by_lfs: set[str] | None = None) -> Commit:
-        """Add a commit; in a test, what another person did on the Hub."""
-        commits = self.commits(revision)
-        sha = hashlib.sha1(f"{title}{len(commits)}{sorted(files)}{id(self)}".encode()).hexdigest()
-        commits.append(Commit(sha, title, {**self.files(revision), **files}, by_lfs or set()))
-        return commits[-1]
 
 
 class StandInHub:
@@ -260,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             path = given["path"]
             large = is_large(path, given["size"])
             old = repository.files(revision).get(path)
-            oid = {} if old is None else {"oid": _oid(old, large)}
+            oid = {} if old is None else {"oid": object_id(old, large)}
             mode = "lfs" if large else "regular"
             files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **oid})
         return _Answer.json({"files": files})
@@ -333,9 +289,14 @@ class _Handler(BaseHTTPRequestHandler):
         commits = self._commits(self._repository(kind, repo_id), revision)
         entries = []
         for path, content in sorted(commits[-1].files.items()):
-            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": _oid(content, False)}
+            entry: dict[str, Any] = {
+                "type": "file",
+                "path": path,
+                "size": len(content),
+                "oid": object_id(content, False),
+            }
             if is_large(path, len(content)):
-                entry["lfs"] = {"oid": _oid(content, True), "size": len(content), "pointerSize": 130}
+                entry["lfs"] = {"oid": object_id(content, True), "size": len(content), "pointerSize": 130}
             entries.append(entry)
         return _Answer.json(entries)
 
@@ -345,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, "Entry not found", "EntryNotFound")
         content = commits[-1].files[path]
         large = is_large(path, len(content))
-        headers = {"X-Repo-Commit": commits[-1].sha, "ETag": f'"{_oid(content, large)}"', "Accept-Ranges": "bytes"}
+        headers = {"X-Repo-Commit": commits[-1].sha, "ETag": f'"{object_id(content, large)}"', "Accept-Ranges": "bytes"}
         if large:
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(content))}
         resumed = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -354,10 +315,3 @@ class _Handler(BaseHTTPRequestHandler):
         first = int(resumed[1])
         headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         return _Answer(content[first:], 206, headers)
-
-
-def _oid(content: bytes, large: bool) -> str:
-    """What the Hub calls a file: sha256 for a large one, else git's sha1 of a blob."""
-    if large:
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
