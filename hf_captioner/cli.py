@@ -22,11 +22,8 @@ from tqdm import tqdm
 from hf_captioner.caption import Caption
 from hf_captioner.config import ConfigError, SearchConfig
 from hf_captioner.hub import CheckpointError, data_path, push_space
-from hf_captioner.images import ImageError
+from hf_captioner.images import PICTURES, ImageError
 from hf_captioner.model import ImageCaptioner
-
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
-"""What counts as a picture in a folder; a path given by name is always tried."""
 
 
 def add_search_flags(parser: argparse.ArgumentParser) -> None:

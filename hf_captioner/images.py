@@ -15,6 +15,9 @@ from hf_captioner.config import CaptionerConfig
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path, a file's bytes, a Pillow image, or an array (H, W, 3) or (H, W) of uint8."""
 
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+"""What counts as a picture in a folder; a path given by name is always tried."""
+
 WHITE = (255, 255, 255)
 
 

@@ -111,8 +111,12 @@ class Trainer:
     def _belongs_to(self) -> dict[str, str]:
         """What a saved state must agree with to be gone on from."""
         data = [[record.path.name, record.captions, record.split] for record in (*self.train, *self.dev)]
-        captions = hashlib.sha256(json.dumps(data).encode()).hexdigest()
-        return {"recipe": self.recipe.to_json(), "data": captions, "words": str(len(self.tokenizer))}
+        words = [self.tokenizer.word(index) for index in range(len(self.tokenizer))]
+        digests = {
+            name: hashlib.sha256(json.dumps(part).encode()).hexdigest()
+            for name, part in (("data", data), ("words", words))
+        }
+        return {"recipe": self.recipe.to_json(), **digests}
 
     def _run_stage(self, stage: Stage) -> None:
         self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
