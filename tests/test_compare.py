@@ -65,9 +65,15 @@ def test_every_row_is_measured_once_and_named(
     assert set(results[0]["beams"]) == {"1", "3", "5"}
     assert results[0]["parameters"] > results[2]["parameters"]
     assert (tmp_path / "compare.png").stat().st_size > 1000
+    assert not list(tmp_path.glob("*/state.safetensors"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
     assert main([*flags, "--seeds", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} == before
+    capsys.readouterr()
+    assert main([*flags, "--time"]) == 0
+    speed = json.loads((tmp_path / "speed.json").read_text())
+    assert set(speed) == {"baseline", "LSTM", "further"} and min(speed.values()) > 0
+    assert f"| {speed['LSTM']:.0f} | 1 |" in capsys.readouterr().out
 
 
 def test_the_plan_of_the_repository_is_sound() -> None:

@@ -2,7 +2,8 @@
 
 Trains every row of `train/recipes/compare.yaml` under each seed, scores it on dev under greedy search and with 3 and 5
 beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is not measured
-again.
+again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how fast each row
+captions.
 """
 
 import argparse
@@ -30,11 +31,15 @@ from hf_captioner.images import ImageError
 from hf_captioner.model import ImageCaptioner
 from hf_captioner.tokenizer import TokenizerError
 from train.data import DataError, Record, load_records
-from train.evaluate import score
+from train.evaluate import caption_records, score
+from train.features import cached_grids
 from train.fit import Trainer
 from train.recipe import Recipe
 
 BEAMS = (1, 3, 5)
+TIMED = 200
+"""Photographs whose captions are timed."""
+SPEED = "speed.json"
 SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 
@@ -67,10 +72,10 @@ def _laid_over(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> None:
     """Train one row under one seed, score it and write `result.json`; where that is there, nothing is done."""
     folder = out / f"{row.folder}-{seed}"
-    result = folder / "result.json"
-    recipe = Recipe.from_plain({**row.recipe, "seed": seed}, row.name)
+    result, plain = folder / "result.json", {**row.recipe, "seed": seed}
+    recipe = Recipe.from_plain(plain, row.name)
     if result.exists():
-        if json.loads(result.read_text())["recipe"] != recipe.to_json():
+        if json.loads(result.read_text())["recipe"] != plain:
             raise ConfigError(f"{result} was measured with another recipe; delete {folder} to measure that row anew.")
         return
     origin = {"init": str(out / f"{Row(row.init, {}, None).folder}-{seed}" / "best")} if row.init else {}
@@ -80,30 +85,41 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         origin = {"backbone": str(local) if local.exists() else "torchvision"}
     trainer = Trainer(recipe, records, folder, **origin, grids=out / "grids")
     trainer.run()
-    seconds = sum(epoch["seconds"] for epoch in trainer.progress.history)
     captioner = ImageCaptioner.from_pretrained(folder / "best")
     dev = [record for record in records if record.split == "dev"]
+    grids = cached_grids(captioner.encoder, captioner.config, [record.path for record in dev], out / "grids")
     found: dict[str, Any] = {
         "row": row.name,
         "seed": seed,
-        "recipe": recipe.to_json(),
+        "recipe": plain,
         "parameters": sum(parameter.numel() for parameter in captioner.parameters()),
-        "training minutes": seconds / 60,
+        "training minutes": sum(epoch["seconds"] for epoch in trainer.progress.history) / 60,
         "beams": {},
     }
     for beams in BEAMS:
-        began = time.perf_counter()
-        captions = captioner.caption([record.path for record in dev], beams=beams, progress=True)
-        taken = 1000 * (time.perf_counter() - began) / len(dev)
+        captions = caption_records(captioner, dev, grids=grids, beams=beams)
         texts = [caption.text for caption in captions]
-        found["beams"][str(beams)] = {
-            **score(texts, dev, meteor=beams == 3),
-            "different": len(set(texts)),
-            "milliseconds a photograph": taken,
-        }
+        found["beams"][str(beams)] = {**score(texts, dev, meteor=beams == 3), "different": len(set(texts))}
     unfinished = result.with_suffix(".tmp")
     unfinished.write_text(json.dumps(found, indent=1))
     os.replace(unfinished, result)
+    trainer.state_file.unlink()
+
+
+def time_captions(rows: Sequence[Row], records: Sequence[Record], out: Path) -> dict[str, float]:
+    """Milliseconds a photograph with 3 beams, from the file to the words, of each measured row; all in one go, so that
+    they can be compared."""
+    paths = [record.path for record in records if record.split == "dev"][:TIMED]
+    found = {}
+    for row in rows:
+        best = next(iter(sorted(out.glob(f"{row.folder}-[0-9]*/result.json"))), None)
+        if best is not None:
+            captioner = ImageCaptioner.from_pretrained(best.parent / "best")
+            captioner.caption(paths[:8], beams=3)  # the first captions pay for what is set up once
+            began = time.perf_counter()
+            captioner.caption(paths, beams=3)
+            found[row.name] = 1000 * (time.perf_counter() - began) / len(paths)
+    return found
 
 
 def measured(rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
@@ -112,7 +128,9 @@ def measured(rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def table(rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str]) -> str:
+def table(
+    rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str], speed: dict[str, float]
+) -> str:
     """Scores x 100 with 3 beams: mean over the seeds, and where there are several their standard deviation."""
     head = [*SHOWN, "CIDEr greedy", "CIDEr 5 beams", "different", "million parameters", "minutes", "ms", "seeds"]
     lines = [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
@@ -129,7 +147,7 @@ def table(rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[s
         cells.append(f"{statistics.mean(scores['different'] for scores in three):.0f}")
         cells.append(f"{own[0]['parameters'] / 1e6:.1f}")
         cells.append(f"{statistics.mean(result['training minutes'] for result in own):.0f}")
-        cells.append(f"{statistics.mean(scores['milliseconds a photograph'] for scores in three):.0f}")
+        cells.append(f"{speed[row.name]:.0f}" if row.name in speed else "-")
         lines.append(f"| {row.name} | {' | '.join(cells)} | {len(own)} |")
     return "\n".join(lines) + "\n"
 
@@ -177,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rows", nargs="*", default=(), metavar="WORD", help="only the rows whose name holds a word")
     parser.add_argument("--seeds", nargs="*", type=int, help="instead of the plan's")
+    parser.add_argument("--time", action="store_true", help="train nothing; time the captions of what is measured")
     options = parser.parse_args(argv)
     failed: dict[str, str] = {}
     try:
@@ -186,14 +205,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not chosen:
             raise ConfigError(f"No row's name holds {' or '.join(options.rows)}; see {options.plan}.")
         records = load_records(options.data, split_file=options.out / "splits.json", seed=1)
-        for seed in options.seeds or seeds:
+        if options.time:
+            (options.out / SPEED).write_text(json.dumps(time_captions(rows, records, options.out), indent=1))
+            _write(options.out, rows, failed)
+        for seed in [] if options.time else options.seeds or seeds:
             for row in chosen:
                 try:
                     measure(row, seed, records, options.out, options.weights)
                 except (BackboneError, CheckpointError, FloatingPointError) as error:
                     failed[row.name] = f"not measured: {_reason(error)}"
                     tqdm.write(f"{row.name}: {error}", file=sys.stderr)
-                _write(options.out, rows, measured(rows, options.out), failed)
+                _write(options.out, rows, failed)
     except (ConfigError, DataError, ImageError, OSError, TokenizerError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -201,9 +223,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(out: Path, rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str]) -> None:
-    (out / "compare.md").write_text(table(rows, results, failed), encoding="utf-8")
-    (out / "compare.json").write_text(json.dumps(list(results), indent=1), encoding="utf-8")
+def _write(out: Path, rows: Sequence[Row], failed: dict[str, str]) -> None:
+    results = measured(rows, out)
+    speed = json.loads((out / SPEED).read_text()) if (out / SPEED).exists() else {}
+    (out / "compare.md").write_text(table(rows, results, failed, speed), encoding="utf-8")
+    (out / "compare.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     if results:
         plot(results, out / "compare.png")
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -32,21 +33,28 @@ PHRASE = 3
 
 
 def caption_records(
-    captioner: ImageCaptioner, records: Sequence[Record], *, grids: GridCache | None = None, batch_size: int = 32
+    captioner: ImageCaptioner,
+    records: Sequence[Record],
+    *,
+    grids: GridCache | None = None,
+    batch_size: int = 32,
+    **search: Any,
 ) -> list[Caption]:
-    """The best caption of each record under the captioner's own search, from cached grids where they are given."""
+    """The best caption of each record, from cached grids where they are given; `search` as in `caption`."""
+    search["num_captions"] = 1
     if grids is None:
         captions: list[Caption] = captioner.caption(
-            [record.path for record in records], batch_size=batch_size, num_captions=1
+            [record.path for record in records], batch_size=batch_size, **search
         )
         return captions
     found: list[Caption] = []
+    settings = captioner.search_settings(search)
     device = captioner.decoder.embedding.weight.device
     height, width = captioner.encoder.height, captioner.encoder.width
     for start in range(0, len(records), batch_size):
         chunk = range(start, min(start + batch_size, len(records)))
         values = torch.stack([grids[index] for index in chunk]).float().to(device)
-        found += [best[0] for best in captioner.caption_grid(Grid(values, height, width), captioner.config.search)]
+        found += [best[0] for best in captioner.caption_grid(Grid(values, height, width), settings)]
     return found
 
 
