@@ -81,6 +81,12 @@ def caption_scores(
     return scores
 
 
+def cider_of_each(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Each sentence's own CIDEr; their mean is the CIDEr of `caption_scores`."""
+    _, each = Cider().compute_score(_tokenized(references), _tokenized([[sentence] for sentence in predictions]))
+    return [float(value) for value in each]
+
+
 def _tokenized(sentences: Sequence[Sequence[str]]) -> Sentences:
     one_line = [[" ".join(sentence.split()) for sentence in group] for group in sentences]
     if not has_java():

@@ -12,7 +12,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from hf_captioner.metrics import PTB, caption_scores, tokenization
+from hf_captioner.metrics import PTB, caption_scores, cider_of_each, tokenization
 
 FOUND = ["a brown dog runs through the grass", "two men talk", "a girl in a pink dress"]
 WRITTEN = [
@@ -35,6 +35,8 @@ def test_the_numbers_are_pycocoevalcaps_own() -> None:
     assert [scores[f"BLEU-{n}"] for n in range(1, 5)] == pytest.approx(bleu, abs=1e-12)
     assert scores["ROUGE-L"] == pytest.approx(float(Rouge().compute_score(written, found)[0]), abs=1e-12)
     assert scores["CIDEr"] == pytest.approx(float(Cider().compute_score(written, found)[0]), abs=1e-12)
+    each = cider_of_each(FOUND, WRITTEN)
+    assert sum(each) / len(each) == pytest.approx(scores["CIDEr"], abs=1e-12)
     assert 0.3 < scores["METEOR"] < 0.6
     assert tokenization() == PTB
     assert "METEOR" not in caption_scores(FOUND, WRITTEN, meteor=False)

@@ -231,7 +231,8 @@ class Trainer:
         return optimizer
 
     def _objective(self, stage: Stage, photographs: Photographs) -> nn.Module:
-        cross_entropy = CrossEntropy(self.captioner, self.recipe.label_smoothing)
+        options = ("label_smoothing", "word_dropout", "scheduled_sampling", "attention_penalty")
+        cross_entropy = CrossEntropy(self.captioner, **{name: getattr(self.recipe, name) for name in options})
         if stage.objective == "cross_entropy":
             return cross_entropy
         reward = CiderD([[[*ids, self.tokenizer.end_id] for ids in group] for group in photographs.ids])
