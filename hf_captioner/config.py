@@ -1,4 +1,5 @@
-"""What a captioner is and how it searches: two frozen dataclasses, validated, strict to and from JSON."""
+"""What a captioner is, how it searches, and what was measured of it: frozen dataclasses, validated, strict to and from
+JSON."""
 
 import dataclasses
 import json
@@ -169,6 +170,52 @@ class Results(Strict):
 
 
 @dataclass(frozen=True)
+class Calibration(Strict):
+    """The numbers of a caption's confidence (see `confidence.py`), fitted on dev, and how well it did when fitted on
+    each half and measured on the other."""
+
+    intercept: float
+    slope: float
+    """Of the mean log-probability of the caption's words."""
+    far: float
+    """The distance from the training photographs at which the confidence is halved."""
+    softness: float
+    error: float
+    """Expected calibration error, 0 to 1."""
+    tells_good: float
+    """Area under the ROC curve: captions better than the median one against the others."""
+    tells_unlike: float
+    """The same: dev photographs against pictures unlike them."""
+    predicted: tuple[float, ...]
+    """Reliability curve: mean confidence of each bin ..."""
+    found: tuple[float, ...]
+    """... how many of its captions were better than the median one, 0 to 1 ..."""
+    captions: tuple[int, ...]
+    """... and how many there were."""
+
+    def _check(self) -> None:
+        self._require(self.softness > 0, "softness", "more than 0")
+
+
+@dataclass(frozen=True)
+class Occlusion(Strict):
+    """Is the attention true: what happens to content words when a fifth of the photograph is hidden."""
+
+    photographs: int
+    words: int
+    untouched: float
+    """Mean probability of a content word on the whole photograph."""
+    hidden: dict[str, float]
+    """The same with a fifth hidden: which fifth -> mean probability."""
+    changed: dict[str, float]
+    """Which fifth -> how many of the captions became another, 0 to 1."""
+    mean_photograph: str
+    """The caption of the mean of all photographs."""
+    mean_photograph_cider: float
+    """CIDEr of saying it of each of them, as a fraction."""
+
+
+@dataclass(frozen=True)
 class CaptionerConfig(Strict):
     """Everything about a captioner but its weights and its words; `config.json` is exactly these fields."""
 
@@ -193,6 +240,9 @@ class CaptionerConfig(Strict):
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     """The checkpoint's own search, used where the caller says nothing else."""
     results: Results | None = None
+    calibration: Calibration | None = None
+    """None where no confidence was calibrated."""
+    occlusion: Occlusion | None = None
 
     def _check(self) -> None:
         self._require(self.encoder in DEFAULT_NODES, "encoder", f"one of {sorted(DEFAULT_NODES)}")

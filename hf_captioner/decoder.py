@@ -29,6 +29,13 @@ class Seen:
     mask: Tensor | None
     """(R, N) bool, True where there is a cell."""
 
+    def mean(self) -> Tensor:
+        """(R, d): the mean value of the real cells."""
+        if self.mask is None:
+            return self.values.mean(1)
+        real = self.mask.to(self.values.dtype)[:, :, None]
+        return (self.values * real).sum(1) / real.sum(1)
+
     def select(self, rows: Tensor) -> "Seen":
         return Seen(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
 
@@ -142,13 +149,10 @@ class Decoder(nn.Module):
 
     def _see(self, grid: Grid) -> tuple[Seen, Memory]:
         values = self.project(grid.values)
-        if grid.mask is None:
-            mean = values.mean(1)
-        else:
-            real = grid.mask.to(values.dtype)[:, :, None]
-            mean = (values * real).sum(1) / real.sum(1)
         keys = self.key(values) * values.shape[-1] ** -0.5 if self.attends else values
-        return Seen(keys, values, grid.mask), tuple(torch.tanh(part(mean)) for part in self.initial)
+        seen = Seen(keys, values, grid.mask)
+        mean = seen.mean()
+        return seen, tuple(torch.tanh(part(mean)) for part in self.initial)
 
     def _backward_lock_step(self, embedded: tuple[Tensor, ...], sizes: list[int]) -> list[Tensor | None]:
         """b_t for every place t of every row, without a padded step.

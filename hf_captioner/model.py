@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hf_captioner.caption import Caption, Word
+from hf_captioner.confidence import Confidence
 from hf_captioner.config import CaptionerConfig, ConfigError, SearchConfig
 from hf_captioner.decoder import Decoder
 from hf_captioner.encoder import Encoder, Grid
@@ -65,6 +66,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         """The model card that a person wrote for these weights; None where it is to be rendered."""
         self.encoder = Encoder(config)
         self.decoder = Decoder(config, self.encoder.channels)
+        self.confidence = Confidence(config.calibration, config.width) if config.calibration else None
         self.eval()
 
     # -- captions -----------------------------------------------------------------------------------------------------
@@ -150,18 +152,25 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         """The captions of each of a grid's photographs, best first."""
         words = self.tokenizer
         avoided = {i for word in settings.avoid for i in words.encode(word)}
+        start = self.decoder.start(grid)
         found = search(
             self.decoder,
             torch.full((len(grid.values),), words.start_id, device=grid.values.device),
-            self.decoder.start(grid),
+            start,
             settings,
             end_id=words.end_id,
             banned=sorted(avoided | {words.pad_id, words.start_id, words.unknown_id}),
             begin_with=words.encode(settings.begin_with),
         )
-        return [[self._caption(best, grid) for best in hypotheses] for hypotheses in found]
+        distances: list[float | None] = [None] * len(found)
+        if self.confidence is not None:
+            distances = self.confidence.distance(start.seen.mean()).tolist()
+        return [
+            [self._caption(best, grid, distance) for best in hypotheses]
+            for hypotheses, distance in zip(found, distances, strict=True)
+        ]
 
-    def _caption(self, hypothesis: Hypothesis, grid: Grid) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, grid: Grid, distance: float | None) -> Caption:
         word, maps = self.tokenizer.word, hypothesis.attention.cpu().numpy().reshape(-1, grid.height, grid.width)
         words = tuple(
             Word(word(i), math.exp(log_prob), attention, tuple((word(j), p) for j, p in likeliest))
@@ -169,7 +178,10 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
                 hypothesis.ids, hypothesis.log_probs, maps, hypothesis.alternatives, strict=True
             )
         )
-        return Caption(self.tokenizer.decode(hypothesis.ids), words, hypothesis.score, hypothesis.finished)
+        sure = None
+        if self.confidence is not None and distance is not None:
+            sure = self.confidence(distance, hypothesis.log_probs)
+        return Caption(self.tokenizer.decode(hypothesis.ids), words, hypothesis.score, hypothesis.finished, sure)
 
     def search_settings(self, search: dict[str, Any]) -> SearchConfig:
         """The checkpoint's own search with these fields changed; beams enough for the captions where none are given."""

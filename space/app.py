@@ -9,6 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from hf_captioner import Caption, ImageCaptioner, ImageError
+from hf_captioner.config import Occlusion
 from hf_captioner.images import open_image
 
 HERE = Path(__file__).parent
@@ -16,8 +17,8 @@ EXAMPLES = [str(HERE / "examples" / f"{name}.jpg") for name in ("camera", "astro
 CSS = "#maps .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); }"
 SHOWN = 800
 """Longest side of the heatmaps on the page, in pixels."""
-ABOUT = (
-    "Lit places are where the model looked while it chose the word: a hint at what the word rests on, no proof. "
+LIT = "Lit places are where the model looked while it chose the word: a hint at what the word rests on, no proof."
+SEEN = (
     "The model has seen photographs of people and dogs, mostly outdoors; of anything else it talks nonsense, fluently."
 )
 
@@ -57,11 +58,22 @@ def build_page(captioner: ImageCaptioner) -> gr.Blocks:
                     label="Where it looked", show_label=False, buttons=[], elem_id="maps", object_fit="contain"
                 )
         gr.Examples(EXAMPLES, photograph, cache_examples=False)
-        gr.Markdown(ABOUT)
+        gr.Markdown(f"{LIT} {_tested(captioner.config.occlusion)} {SEEN}")
         photograph.change(look, photograph, [sentence, maps], api_visibility="private")
         # An event of the image box and not gr.api: Gradio then takes uploads (and addresses), no path of the server's.
         gr.Button(visible=False).click(describe, photograph, gr.JSON(visible=False), api_name="caption")
     return page
+
+
+def _tested(occlusion: Occlusion | None) -> str:
+    """What hiding parts of photographs showed, in one sentence; nothing where it was not measured."""
+    if occlusion is None:
+        return ""
+    most, random, _ = (f"{100 * after:.0f} %" for after in occlusion.hidden.values())
+    return (
+        f"Tested on {occlusion.photographs:,} photographs: with the most attended fifth painted over, a word's "
+        f"probability falls from {100 * occlusion.untouched:.0f} % to {most}; with a random fifth, to {random}."
+    )
 
 
 def _caption(captioner: ImageCaptioner, photograph: str) -> Caption:

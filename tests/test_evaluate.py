@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from hf_captioner import CaptionerConfig
 from hf_captioner.config import Results
 from tests.conftest import SENTENCES, generated
-from train.evaluate import describe, main, write_results
+from train.evaluate import describe, main, write_measured
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
 
 def test_a_card_that_a_person_wrote_stays(own_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own_checkpoint / "README.md").write_text("My own words.\n")
-    write_results(own_checkpoint, Results("birds", "dev", {"CIDEr": 0.5}, "PTB", "a command"))
+    write_measured(own_checkpoint, results=Results("birds", "dev", {"CIDEr": 0.5}, "PTB", "a command"))
     assert (own_checkpoint / "README.md").read_text() == "My own words.\n"
     assert "left as it is" in capsys.readouterr().err
     assert CaptionerConfig.from_json((own_checkpoint / "config.json").read_text()).results is not None

@@ -1,5 +1,6 @@
 """The occlusion test hides what it says it hides, and tells a captioner that looks from one that does not."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from hf_captioner import Caption, ImageCaptioner, Word
+from hf_captioner.hub import is_generated
 from tests.conftest import SENTENCES, generated
 from train.data import Record
 from train.occlusion import HIDDEN, _hidden_cells, _painted_over, main, occlude
@@ -40,7 +42,7 @@ def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner
     blind = occlude(tiny_captioner, records)
     for name in HIDDEN:
         assert blind[name].after == pytest.approx(blind[name].before, rel=1e-4)
-        assert blind[name].changed == blind[name].fell == 0
+        assert blind[name].changed == 0 and "| 0.0 | 0.0 |" in blind[name].row(name)
 
 
 def test_the_command_prints_a_row_for_each_way_of_hiding(
@@ -55,3 +57,18 @@ def test_the_command_prints_a_row_for_each_way_of_hiding(
     printed = capsys.readouterr().out
     assert all(f"| {name} | 0." in printed for name in HIDDEN)
     assert "Of the mean photograph it says: " in printed
+
+
+def test_the_figures_go_into_the_card(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    generated(0).save(tmp_path / "0.png")
+    (tmp_path / "captions.csv").write_text(f"path,caption,split\n0.png,{SENTENCES[0]},dev\n")
+    flags = ["--data", str(tmp_path / "captions.csv"), "--model", str(own), "--write"]
+    assert main([*flags, "--limit", "1"]) == 1
+    assert "leave out --limit" in capsys.readouterr().err
+    assert main(flags) == 0
+    found = ImageCaptioner.from_pretrained(own).config.occlusion
+    assert found is not None and found.photographs == 1 and set(found.hidden) == set(found.changed) == set(HIDDEN)
+    card = (own / "README.md").read_text()
+    assert "## Is the attention true?" in card and f"| most attended fifth | {found.hidden[HIDDEN[0]]:.3f} |" in card
+    assert is_generated(card)

@@ -19,6 +19,7 @@ ORDER = [
     "encoder",
     "decoder",
     "search",
+    "confidence",
     "hub",
     "weights",
     "heatmap",

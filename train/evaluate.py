@@ -1,6 +1,7 @@
 """Caption a split and score it: `python -m train.evaluate --data DIR [--model ID] [--split dev] [any search flag]`."""
 
 import argparse
+import dataclasses
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from hf_captioner.caption import Caption
 from hf_captioner.cli import add_search_flags, search_from
-from hf_captioner.config import CaptionerConfig, ConfigError, Results, SearchConfig
+from hf_captioner.config import CaptionerConfig, ConfigError, Occlusion, Results, SearchConfig
 from hf_captioner.encoder import Grid
 from hf_captioner.hub import CheckpointError, bundled_checkpoint, is_generated, render_card
 from hf_captioner.images import ImageError
@@ -79,10 +80,10 @@ def _repeats(words: Sequence[str]) -> bool:
     return bool(phrases) and max(phrases.values()) > 1
 
 
-def write_results(folder: Path, results: Results) -> None:
-    """Put measured results into a checkpoint folder's config.json, and into its card unless a person wrote that."""
+def write_measured(folder: Path, **measured: Results | Occlusion) -> None:
+    """Put what was measured into a checkpoint folder's config.json, and into its card unless a person wrote that."""
     config = CaptionerConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
-    config = CaptionerConfig.from_dict({**config.to_dict(), "results": results.to_dict()})
+    config = dataclasses.replace(config, **measured)  # type: ignore[arg-type]
     licence = (folder / "LICENSE").read_text(encoding="utf-8") if (folder / "LICENSE").exists() else None
     card = folder / "README.md"
     texts = {"config.json": config.to_json()}
@@ -148,7 +149,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.write_results:
         rounded = {name: round(value, 6) for name, value in scores.items()}
         dataset = options.dataset or options.data.resolve().stem
-        write_results(folder, Results(dataset, options.split, rounded, tokenization(), command))
+        write_measured(folder, results=Results(dataset, options.split, rounded, tokenization(), command))
     if options.save:
         rows = [
             {"image": record.path.name, "caption": caption, "references": record.captions}

@@ -38,6 +38,8 @@ from train.recipe import Recipe, Stage
 
 SAVE_EVERY = 60
 """Steps between two saved states."""
+FREE = ("search", "dropout", "results", "calibration", "occlusion")
+"""Fields of CaptionerConfig in which a recipe may differ from the captioner that it trains further."""
 
 
 class Trainer:
@@ -97,14 +99,13 @@ class Trainer:
         given = ImageCaptioner.from_pretrained(init)
         config = self.recipe.captioner_config(given.config.vocabulary_size)
         wanted, found = config.to_dict(), given.config.to_dict()
-        differ = [
-            name for name in wanted if wanted[name] != found[name] and name not in ("search", "results", "dropout")
-        ]
+        differ = [name for name in wanted if wanted[name] != found[name] and name not in FREE]
         if differ:
             pairs = ", ".join(f"{name} {found[name]!r} and not {wanted[name]!r}" for name in differ)
             raise ConfigError(f"{init} has {pairs}; change the recipe's `model`, or begin without --init.")
         captioner = ImageCaptioner(config, given.tokenizer)
-        captioner.load_state_dict(given.state_dict())
+        captioner.encoder.load_state_dict(given.encoder.state_dict())
+        captioner.decoder.load_state_dict(given.decoder.state_dict())
         captioner.weights_license = given.weights_license
         return captioner
 

@@ -1,8 +1,9 @@
-"""Is the attention true? `python -m train.occlusion --data DIR [--model ID] [--limit N]`.
+"""Is the attention true? `python -m train.occlusion --data DIR [--model ID] [--limit N] [--write]`.
 
 For each content word of each dev caption a fifth of the photograph is painted over with its mean colour: the fifth that
 the word attended to most, the least attended one, and a random one. Where the word rests on what was looked at, its
-probability falls most in the first case. The words before it are given, so only the photograph differs.
+probability falls most in the first case. The words before it are given, so only the photograph differs. With --write
+the figures go into the checkpoint's config and card.
 """
 
 import argparse
@@ -16,14 +17,14 @@ from torch.nn.utils.rnn import pad_packed_sequence
 from tqdm import tqdm
 
 from hf_captioner.caption import Caption
-from hf_captioner.config import ConfigError
+from hf_captioner.config import ConfigError, Occlusion
 from hf_captioner.encoder import Grid
-from hf_captioner.hub import CheckpointError
+from hf_captioner.hub import CheckpointError, bundled_checkpoint
 from hf_captioner.images import ImageError, open_image, preprocess
 from hf_captioner.model import ImageCaptioner
 from train.batches import padded
 from train.data import DataError, Record, load_split
-from train.evaluate import score
+from train.evaluate import score, write_measured
 
 SHARE = 0.2
 """Of the grid's cells that are painted over."""
@@ -41,20 +42,33 @@ class Tally:
     """Sums over content words: how far the probability fell, and how often the caption became another."""
 
     def __init__(self) -> None:
-        self.words, self.before, self.after, self.fell, self.changed = 0, 0.0, 0.0, 0, 0
+        self.words, self._before, self._after, self._fell, self._changed = 0, 0.0, 0.0, 0, 0
 
     def add(self, before: Sequence[float], after: Sequence[float], changed: Sequence[bool]) -> None:
         self.words += len(before)
-        self.before += sum(before)
-        self.after += sum(after)
-        self.fell += sum(now < 0.5 * then for then, now in zip(before, after, strict=True))
-        self.changed += sum(changed)
+        self._before += sum(before)
+        self._after += sum(after)
+        self._fell += sum(now < 0.5 * then for then, now in zip(before, after, strict=True))
+        self._changed += sum(changed)
+
+    @property
+    def before(self) -> float:
+        """Mean probability of the words on the whole photograph."""
+        return self._before / self.words
+
+    @property
+    def after(self) -> float:
+        """The same with a part hidden."""
+        return self._after / self.words
+
+    @property
+    def changed(self) -> float:
+        """Share of the captions that became another."""
+        return self._changed / self.words
 
     def row(self, name: str) -> str:
-        fell, changed = 100 * self.fell / self.words, 100 * self.changed / self.words
-        return (
-            f"| {name} | {self.before / self.words:.3f} | {self.after / self.words:.3f} | {fell:.1f} | {changed:.1f} |"
-        )
+        fell = 100 * self._fell / self.words
+        return f"| {name} | {self.before:.3f} | {self.after:.3f} | {fell:.1f} | {100 * self.changed:.1f} |"
 
 
 @torch.inference_mode()
@@ -118,20 +132,33 @@ def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[st
     return text, score([text] * len(records), records, meteor=False)["CIDEr"]
 
 
+def _figures(photographs: int, tallies: dict[str, Tally], text: str, cider: float) -> Occlusion:
+    whole = tallies[HIDDEN[0]]
+    hidden = {name: round(tally.after, 4) for name, tally in tallies.items()}
+    changed = {name: round(tally.changed, 4) for name, tally in tallies.items()}
+    return Occlusion(photographs, whole.words, round(whole.before, 4), hidden, changed, text, round(cider, 4))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.occlusion", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
     parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--limit", type=int, help="only the first so many photographs")
+    parser.add_argument("--write", action="store_true", help="put the figures into the checkpoint's config and card")
     options = parser.parse_args(argv)
+    folder = Path(options.model) if options.model else bundled_checkpoint()
     try:
+        if options.write and (options.limit or not folder.is_dir()):
+            raise ConfigError("--write needs a local checkpoint folder and the whole split; leave out --limit.")
         records = load_split(options.data, "dev", split_file=options.splits, model=options.model)[: options.limit]
         captioner = ImageCaptioner.from_pretrained(options.model)
         if captioner.config.attention == "none":
             raise ConfigError("This captioner has no attention, so there is nothing to test.")
         tallies = occlude(captioner, records)
         text, cider = mean_image(captioner, records)
+        if options.write:
+            write_measured(folder, occlusion=_figures(len(records), tallies, text, cider))
     except (CheckpointError, ConfigError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -59,7 +59,7 @@ class Recipe(Strict):
 
     stages: tuple[Stage, ...]
     model: dict[str, Any]
-    """Fields of CaptionerConfig, but for `vocabulary_size`, `search` and `results`."""
+    """Fields of CaptionerConfig, but for `vocabulary_size`, `search` and what is measured."""
     search: dict[str, Any]
     """Fields of SearchConfig that differ from its defaults: the checkpoint's own search, also used to validate."""
     min_count: int = 4

@@ -75,8 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         captioner = ImageCaptioner.from_pretrained(options.model)
         found = trials(captioner, records)
         if options.write:
-            # The results that the config carries belong to the old setting.
-            captioner.config = dataclasses.replace(captioner.config, search=found[0].search, results=None)
+            # What was measured belongs to the old setting.
+            captioner.config = dataclasses.replace(
+                captioner.config, search=found[0].search, results=None, calibration=None, occlusion=None
+            )
+            captioner.confidence = None
             captioner.save_pretrained(options.model)
     except (CheckpointError, ConfigError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)

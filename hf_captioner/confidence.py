@@ -1,0 +1,55 @@
+"""How far a caption can be trusted, from its words' probabilities and from how strange the photograph is.
+
+confidence = sigma(intercept + slope * l) * sigma((far - r) / softness)
+
+l is the mean log-probability of the caption's words. r is the distance of the photograph from those trained on: with
+m the mean of its projected grid, the length of what is left of m - center after its part along the directions in which
+training photographs differ most is taken away (the residual of ViM, Wang et al. 2022).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hf_captioner.config import Calibration
+
+DIRECTIONS = 64
+
+
+class Confidence(nn.Module):
+    """The confidence of a captioner of this width; its tensors are measured, not trained."""
+
+    def __init__(self, calibration: Calibration, width: int) -> None:
+        super().__init__()
+        self.calibration = calibration
+        self.center = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.directions = nn.Parameter(torch.zeros(directions(width), width), requires_grad=False)
+
+    def distance(self, means: Tensor) -> Tensor:
+        """Means of projected grids (B, d) -> r (B,)."""
+        return residual(means, self.center, self.directions)
+
+    def forward(self, distance: float, log_probs: Sequence[float]) -> float:
+        """The confidence, 0 to 1, of a caption with these words; 0 for a caption without words."""
+        if not log_probs:
+            return 0.0
+        known = self.calibration
+        good = known.intercept + known.slope * sum(log_probs) / len(log_probs)
+        return _sigma(good) * _sigma((known.far - distance) / known.softness)
+
+
+def directions(width: int) -> int:
+    """How many directions are kept of a space of this width."""
+    return min(DIRECTIONS, max(1, width // 4))
+
+
+def residual(means: Tensor, center: Tensor, directions: Tensor) -> Tensor:
+    """(B, d), (d,) and orthonormal (k, d) -> the length of what is left of each row, (B,)."""
+    centred = means - center
+    return (centred - centred @ directions.T @ directions).norm(dim=1)
+
+
+def _sigma(x: float) -> float:
+    return 0.5 * (1 + math.tanh(0.5 * x))
