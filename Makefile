@@ -38,6 +38,8 @@ train: setup weights/resnet50.safetensors
 	$(RUN) -m train.fit train/recipes/flickr8k.yaml --data $(DATA) --out $(OUT) \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
 	$(RUN) -m train.tune --data $(DATA) --model $(OUT)/best --write
+	$(RUN) -m train.calibrate --data $(DATA) --model $(OUT)/best --write
+	$(RUN) -m train.occlusion --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m train.evaluate --data $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup

@@ -59,7 +59,7 @@ def test_every_row_is_measured_once_and_named(
     assert baseline.startswith("| baseline | ") and baseline.endswith("| 2 |") and "±" in baseline
     assert lstm.startswith("| LSTM | ") and further.startswith("| further | ")
     assert vgg.startswith("| VGG-16 | not measured")
-    results = json.loads((tmp_path / "compare.json").read_text())
+    results = json.loads((tmp_path / "compare.json").read_text())["results"]
     found = [(result["row"], result["seed"]) for result in results]
     assert found == [("baseline", 1), ("baseline", 2), ("LSTM", 1), ("further", 1)]
     assert set(results[0]["beams"]) == {"1", "3", "5"}

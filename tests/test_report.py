@@ -3,11 +3,27 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import SENTENCES, generated
+from train.habits import habits
 from train.report import main
 
 
-def test_the_report_holds_what_was_said_and_written(checkpoint: Path, tmp_path: Path) -> None:
+def test_habits_count_words_and_men_said_for_women() -> None:
+    captions = ["a man runs", "a man sits", "a girl runs", "a dog runs"]
+    references = [["A man runs .", "a boy"], ["A woman, sitting", "A lady sits"], ["a girl"], ["The dog .", "a dog"]]
+    found = habits(captions, [group * 3 for group in references])
+    assert "different words said: 6; written: 11" in found
+    assert "said too often, with how often one person writes it: runs 3 (0)," in found
+    assert "said too seldom: boy 0 (0), lady 0 (0)" in found
+    assert "| men or boys only | 1 | 1 | 0 |" in found
+    assert "| women or girls only | 2 | 1 | 1 |" in found
+
+
+def test_the_report_holds_what_was_said_and_written(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = ["path,caption,split"]
     for index in range(6):
         generated(index).save(tmp_path / f"{index}.png")
@@ -16,6 +32,7 @@ def test_the_report_holds_what_was_said_and_written(checkpoint: Path, tmp_path: 
     out = tmp_path / "report.html"
     flags = f"--data {tmp_path}/captions.csv --model {checkpoint} --out {out} --each 2"
     assert main(flags.split()) == 0
+    assert "different words said: " in capsys.readouterr().out
     page = out.read_text()
     assert [len(re.findall("<figure>", part)) for part in page.split("<h2>")] == [0, 2, 2, 2]
     assert len(re.findall("data:image/jpeg;base64,[A-Za-z0-9+/]{500}", page)) == 6
@@ -24,6 +41,8 @@ def test_the_report_holds_what_was_said_and_written(checkpoint: Path, tmp_path: 
     assert "&lt;b&gt;" in page and "<b>0</b>" not in page
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(checkpoint: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_that_is_not_there_is_one_sentence(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "r.html"), "--model", str(checkpoint)]) == 1
     assert capsys.readouterr().err.startswith("error: ")

@@ -2,6 +2,7 @@
 
 One HTML file with the best, the worst and random dev captions by their own CIDEr: the photograph with its heatmaps,
 the caption with its confidence, and what people wrote. It holds photographs of the data set, whose terms apply to it.
+What the captioner says too often, too seldom and never is printed (see `train/habits.py`).
 """
 
 import argparse
@@ -22,6 +23,7 @@ from hf_captioner.images import ImageError
 from hf_captioner.metrics import cider_of_each
 from hf_captioner.model import ImageCaptioner
 from train.data import DataError, Record, load_split
+from train.habits import habits
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -65,9 +67,8 @@ class Example:
         return base64.b64encode(encoded.getvalue()).decode()
 
 
-def report(captioner: ImageCaptioner, records: Sequence[Record], model: str, each: int) -> str:
+def report(captions: Sequence[Caption], records: Sequence[Record], model: str, each: int) -> str:
     """The page as HTML: `each` examples of the best, the worst and random captions."""
-    captions = captioner.caption([record.path for record in records], num_captions=1, progress=True)
     ciders = cider_of_each([caption.text for caption in captions], [record.captions for record in records])
     found = [Example(r, c, 100 * cider) for r, c, cider in zip(records, captions, ciders, strict=True)]
     ranked = sorted(found, key=lambda example: example.cider, reverse=True)
@@ -88,11 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         records = load_split(options.data, "dev", split_file=options.splits, model=options.model)
         captioner = ImageCaptioner.from_pretrained(options.model)
-        page = report(captioner, records, options.model or "the bundled checkpoint", options.each)
+        captions = captioner.caption([record.path for record in records], num_captions=1, progress=True)
+        page = report(captions, records, options.model or "the bundled checkpoint", options.each)
         options.out.write_text(page, encoding="utf-8")
     except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(habits([caption.text for caption in captions], [record.captions for record in records]))
     print(options.out)
     return 0
 
