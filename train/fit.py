@@ -32,9 +32,10 @@ from train.curves import draw_curves
 from train.data import DataError, Record, load_records
 from train.evaluate import caption_records, score
 from train.features import GridCache, cached_grids
-from train.objectives import CiderD, CrossEntropy, Objective, SelfCritical
+from train.objectives import CrossEntropy, Objective, SelfCritical
 from train.progress import Midway, Progress, Resumed, averaged, load_state, save_state
 from train.recipe import Recipe, Stage
+from train.rewards import Bleu4, CiderD
 
 SAVE_EVERY = 60
 """Steps between two saved states."""
@@ -236,7 +237,12 @@ class Trainer:
         cross_entropy = CrossEntropy(self.captioner, **{name: getattr(self.recipe, name) for name in options})
         if stage.objective == "cross_entropy":
             return cross_entropy
-        reward = CiderD([[[*ids, self.tokenizer.end_id] for ids in group] for group in photographs.ids])
+        references = [[[*ids, self.tokenizer.end_id] for ids in group] for group in photographs.ids]
+        cider, bleu = CiderD(references), Bleu4(references)
+
+        def reward(photograph: int, ids: Sequence[int]) -> float:
+            return cider(photograph, ids) + (stage.bleu * bleu(photograph, ids) if stage.bleu else 0.0)
+
         longest = self.captioner.config.search.max_length
         return SelfCritical(cross_entropy, reward, samples=stage.samples, max_length=longest, mix=stage.mix)
 

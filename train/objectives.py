@@ -1,8 +1,6 @@
 """What a step of training minimises: cross-entropy with the true words, or the expected reward of sampled captions."""
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,8 +13,8 @@ from hf_captioner.model import ImageCaptioner
 from hf_captioner.tokenizer import CaptionTokenizer
 from train.batches import Batch, padded
 
-Tokens = Sequence[int]
-Counts = dict[tuple[int, ...], float]
+Reward = Callable[[int, Sequence[int]], float]
+"""Of a caption (ids, the end token included where it ended) of the training photograph with this index."""
 
 
 class Objective(NamedTuple):
@@ -92,12 +90,12 @@ class CrossEntropy(nn.Module):
 class SelfCritical(nn.Module):
     """Self-critical sequence training (Rennie et al. 2017) with several samples a photograph.
 
-    loss = -sum over sampled captions of (r - b) log p(caption), r its CIDEr-D, b the mean reward of the photograph's
+    loss = -sum over sampled captions of (r - b) log p(caption), r its reward, b the mean reward of the photograph's
     other samples (Luo 2020), plus `mix` times the cross-entropy of the true captions, both a caption.
     """
 
     def __init__(
-        self, cross_entropy: CrossEntropy, reward: "CiderD", *, samples: int, max_length: int, mix: float
+        self, cross_entropy: CrossEntropy, reward: Reward, *, samples: int, max_length: int, mix: float
     ) -> None:
         super().__init__()
         self.cross_entropy, self.reward = cross_entropy, reward
@@ -148,50 +146,3 @@ class SelfCritical(nn.Module):
         decoder.train(was_training)
         captions = torch.stack(drawn, 1).tolist()
         return [ids[: ids.index(end) + 1] if end in ids else ids[: self.max_length] for ids in captions]
-
-
-class CiderD:
-    """CIDEr-D (Vedantam et al. 2015) of token ids against a photograph's references, as pycocoevalcap computes it.
-
-    The document frequencies are those of the references given. The end token counts as a word like any other, so that
-    a caption that breaks off ("a man in a") loses what a finished one gains.
-    """
-
-    def __init__(self, references: Sequence[Sequence[Tokens]], *, n: int = 4, sigma: float = 6.0) -> None:
-        self.n, self.sigma, self.log_documents = n, sigma, math.log(len(references))
-        counted = [[self._counts(reference) for reference in group] for group in references]
-        seen = Counter(ngram for group in counted for ngram in {ngram for counts in group for ngram in counts})
-        self.frequency = dict(seen)
-        self.references = [[self._vector(counts) for counts in group] for group in counted]
-
-    def __call__(self, photograph: int, tokens: Tokens) -> float:
-        """The score of one caption, 0 to 10."""
-        found, norms, length = self._vector(self._counts(tokens))
-        total = 0.0
-        for reference, reference_norms, reference_length in self.references[photograph]:
-            products = [0.0] * self.n
-            for ngram, weight in found.items():
-                other = reference.get(ngram)
-                if other is not None:
-                    products[len(ngram) - 1] += min(weight, other) * other
-            closeness = math.exp(-((length - reference_length) ** 2) / (2 * self.sigma**2))
-            for product, norm, reference_norm in zip(products, norms, reference_norms, strict=True):
-                if norm and reference_norm:
-                    total += closeness * product / (norm * reference_norm)
-        return 10 * total / (self.n * len(self.references[photograph]))
-
-    def _counts(self, tokens: Tokens) -> Counter[tuple[int, ...]]:
-        return Counter(
-            tuple(tokens[i : i + size]) for size in range(1, self.n + 1) for i in range(len(tokens) - size + 1)
-        )
-
-    def _vector(self, counts: Counter[tuple[int, ...]]) -> tuple[Counts, list[float], int]:
-        """tf-idf weights, their norm for each n-gram size, and the length, counted in bigrams as pycocoevalcap does."""
-        weights = {
-            ngram: count * (self.log_documents - math.log(max(1, self.frequency.get(ngram, 0))))
-            for ngram, count in counts.items()
-        }
-        norms = [0.0] * self.n
-        for ngram, weight in weights.items():
-            norms[len(ngram) - 1] += weight**2
-        return weights, [math.sqrt(norm) for norm in norms], sum(c for ngram, c in counts.items() if len(ngram) == 2)

@@ -32,6 +32,8 @@ class Stage(Strict):
     """`cross_entropy` of the true captions, or `self_critical`: the CIDEr-D of sampled ones."""
     samples: int = 5
     """Captions sampled for each photograph (`self_critical`)."""
+    bleu: float = 0.0
+    """Weight of BLEU-4 beside CIDEr-D in the reward (`self_critical`)."""
     mix: float = 0.0
     """Weight of the true captions' cross-entropy beside the reward (`self_critical`)."""
 
@@ -43,6 +45,7 @@ class Stage(Strict):
         self._require(0 <= self.final <= 1, "final", "0 to 1")
         self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
         self._require(self.samples >= 2, "samples", "at least 2")
+        self._require(self.bleu >= 0, "bleu", "at least 0")
         self._require(self.mix >= 0, "mix", "at least 0")
         if self.train_from is None:
             self._require(self.encoder_learning_rate == 0, "encoder_learning_rate", "0 where train_from is not set")
