@@ -15,7 +15,7 @@ from train.rewards import CiderD
 def objective(tiny_captioner: ImageCaptioner) -> SelfCritical:
     end = tiny_captioner.tokenizer.end_id
     references = [[[*tiny_captioner.tokenizer.encode(sentence), end]] for sentence in SENTENCES]
-    return SelfCritical(CrossEntropy(tiny_captioner), CiderD(references), samples=8, max_length=10, mix=0.0)
+    return SelfCritical(CrossEntropy(tiny_captioner), CiderD(references), samples=8, max_length=10)
 
 
 def test_a_sample_ends_with_the_end_token_or_is_cut(objective: SelfCritical, tiny_captioner: ImageCaptioner) -> None:

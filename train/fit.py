@@ -244,7 +244,14 @@ class Trainer:
             return cider(photograph, ids) + (stage.bleu * bleu(photograph, ids) if stage.bleu else 0.0)
 
         longest = self.captioner.config.search.max_length
-        return SelfCritical(cross_entropy, reward, samples=stage.samples, max_length=longest, mix=stage.mix)
+        return SelfCritical(
+            cross_entropy,
+            reward,
+            samples=stage.samples,
+            max_length=longest,
+            mix=stage.mix,
+            temperature=stage.temperature,
+        )
 
     def _average(self) -> AveragedModel:
         average = AveragedModel(self.captioner, multi_avg_fn=_moving_average(self.recipe.average))

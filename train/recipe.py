@@ -32,6 +32,8 @@ class Stage(Strict):
     """`cross_entropy` of the true captions, or `self_critical`: the CIDEr-D of sampled ones."""
     samples: int = 5
     """Captions sampled for each photograph (`self_critical`)."""
+    temperature: float = 1.0
+    """At which they are drawn and learned (`self_critical`)."""
     bleu: float = 0.0
     """Weight of BLEU-4 beside CIDEr-D in the reward (`self_critical`)."""
     mix: float = 0.0
@@ -45,6 +47,7 @@ class Stage(Strict):
         self._require(0 <= self.final <= 1, "final", "0 to 1")
         self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
         self._require(self.samples >= 2, "samples", "at least 2")
+        self._require(self.temperature > 0, "temperature", "more than 0")
         self._require(self.bleu >= 0, "bleu", "at least 0")
         self._require(self.mix >= 0, "mix", "at least 0")
         if self.train_from is None:
