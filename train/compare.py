@@ -2,17 +2,19 @@
 
 Trains every row of `train/recipes/compare.yaml` under each seed, scores it on dev under greedy search and with 3 and 5
 beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is not measured
-again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how fast each row
-captions.
+again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how fast the rows
+measured so far train and caption.
 """
 
 import argparse
 import copy
+import dataclasses
 import json
 import os
 import re
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,9 +39,9 @@ from train.fit import Trainer
 from train.recipe import Recipe
 
 BEAMS = (1, 3, 5)
-TIMED = 200
-"""Photographs whose captions are timed."""
-SPEED = "speed.json"
+TIMED = 300
+"""Photographs of a split that are trained on, or captioned, to time it."""
+TIMES = "times.json"
 SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 
@@ -78,12 +80,7 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         if json.loads(result.read_text())["recipe"] != plain:
             raise ConfigError(f"{result} was measured with another recipe; delete {folder} to measure that row anew.")
         return
-    origin = {"init": str(out / f"{Row(row.init, {}, None).folder}-{seed}" / "best")} if row.init else {}
-    if not origin:
-        encoder = recipe.model["encoder"]
-        local = weights / f"{encoder}.safetensors"
-        origin = {"backbone": str(local) if local.exists() else "torchvision"}
-    trainer = Trainer(recipe, records, folder, **origin, grids=out / "grids")
+    trainer = Trainer(recipe, records, folder, **_origin(row, seed, out, weights), grids=out / "grids")
     trainer.run()
     captioner = ImageCaptioner.from_pretrained(folder / "best")
     dev = [record for record in records if record.split == "dev"]
@@ -93,7 +90,6 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         "seed": seed,
         "recipe": plain,
         "parameters": sum(parameter.numel() for parameter in captioner.parameters()),
-        "training minutes": sum(epoch["seconds"] for epoch in trainer.progress.history) / 60,
         "beams": {},
     }
     for beams in BEAMS:
@@ -106,20 +102,34 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
     trainer.state_file.unlink()
 
 
-def time_captions(rows: Sequence[Row], records: Sequence[Record], out: Path) -> dict[str, float]:
-    """Milliseconds a photograph with 3 beams, from the file to the words, of each measured row; all in one go, so that
-    they can be compared."""
-    paths = [record.path for record in records if record.split == "dev"][:TIMED]
-    found = {}
-    for row in rows:
-        best = next(iter(sorted(out.glob(f"{row.folder}-[0-9]*/result.json"))), None)
-        if best is not None:
-            captioner = ImageCaptioner.from_pretrained(best.parent / "best")
-            captioner.caption(paths[:8], beams=3)  # the first captions pay for what is set up once
-            began = time.perf_counter()
-            captioner.caption(paths, beams=3)
-            found[row.name] = 1000 * (time.perf_counter() - began) / len(paths)
-    return found
+def _origin(row: Row, seed: int, out: Path, weights: Path) -> dict[str, str]:
+    """What a row's training begins with, as the Trainer is told."""
+    if row.init:
+        return {"init": str(out / f"{Row(row.init, {}, None).folder}-{seed}" / "best")}
+    local = weights / f"{row.recipe['model']['encoder']}.safetensors"
+    return {"backbone": str(local) if local.exists() else "torchvision"}
+
+
+def time_row(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> dict[str, float]:
+    """Minutes that a row trains for, from an epoch of each stage on some of the photographs; and milliseconds a
+    photograph with 3 beams, from the file to the words."""
+    recipe = Recipe.from_plain({**row.recipe, "seed": seed}, row.name)
+    once = dataclasses.replace(recipe, stages=tuple(dataclasses.replace(stage, epochs=1) for stage in recipe.stages))
+    train, dev = ([record for record in records if record.split == split] for split in ("train", "dev"))
+    with tempfile.TemporaryDirectory() as folder:
+        origin = _origin(row, seed, out, weights)
+        trainer = Trainer(once, [*train[:TIMED], *dev[:TIMED]], Path(folder), **origin, grids=out / "grids")
+        trainer.run()
+        captioner = ImageCaptioner.from_pretrained(Path(folder) / "best")
+    minutes = sum(
+        stage.epochs * epoch["seconds"] / 60 * len(train) / len(train[:TIMED])
+        for stage, epoch in zip(recipe.stages, trainer.progress.history, strict=True)
+    )
+    paths = [record.path for record in dev[:TIMED]]
+    captioner.caption(paths[:8], beams=3)  # the first captions pay for what is set up once
+    began = time.perf_counter()
+    captioner.caption(paths, beams=3)
+    return {"minutes": minutes, "milliseconds": 1000 * (time.perf_counter() - began) / len(paths)}
 
 
 def measured(rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
@@ -129,13 +139,11 @@ def measured(rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
 
 
 def table(
-    rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str], speed: dict[str, float]
+    rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str], times: dict[str, dict[str, float]]
 ) -> str:
-    """Scores x 100 with 3 beams: mean over the seeds, and where there are several their standard deviation.
-
-    minutes: the shortest training among the seeds, for others may have shared the machine. ms: a photograph's caption.
-    """
-    head = [*SHOWN, "CIDEr greedy", "CIDEr 5 beams", "different", "million parameters", "minutes", "ms", "seeds"]
+    """Scores x 100 with 3 beams: mean over the seeds, and where there are several their standard deviation."""
+    head = [*SHOWN, "CIDEr greedy", "CIDEr 5 beams", "different", "million parameters"]
+    head += ["minutes to train", "ms a caption", "seeds"]
     lines = [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
     for row in rows:
         own = [result for result in results if result["row"] == row.name]
@@ -149,8 +157,7 @@ def table(
         cells = [_spread(column) for column in columns]
         cells.append(f"{statistics.mean(scores['different'] for scores in three):.0f}")
         cells.append(f"{own[0]['parameters'] / 1e6:.1f}")
-        cells.append(f"{min(result['training minutes'] for result in own):.0f}")
-        cells.append(f"{speed[row.name]:.0f}" if row.name in speed else "-")
+        cells += [f"{value:.0f}" for value in times.get(row.name, {}).values()] or ["-", "-"]
         lines.append(f"| {row.name} | {' | '.join(cells)} | {len(own)} |")
     return "\n".join(lines) + "\n"
 
@@ -198,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rows", nargs="*", default=(), metavar="WORD", help="only the rows whose name holds a word")
     parser.add_argument("--seeds", nargs="*", type=int, help="instead of the plan's")
-    parser.add_argument("--time", action="store_true", help="train nothing; time the captions of what is measured")
+    parser.add_argument("--time", action="store_true", help="only time what is measured")
     options = parser.parse_args(argv)
     failed: dict[str, str] = {}
     try:
@@ -209,7 +216,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"No row's name holds {' or '.join(options.rows)}; see {options.plan}.")
         records = load_records(options.data, split_file=options.out / "splits.json", seed=1)
         if options.time:
-            (options.out / SPEED).write_text(json.dumps(time_captions(rows, records, options.out), indent=1))
+            done = {result["row"]: result["seed"] for result in reversed(measured(chosen, options.out))}
+            times = {
+                row.name: time_row(row, done[row.name], records, options.out, options.weights)
+                for row in chosen
+                if row.name in done
+            }
+            (options.out / TIMES).write_text(json.dumps(times, indent=1), encoding="utf-8")
             _write(options.out, rows, failed)
         for seed in [] if options.time else options.seeds or seeds:
             for row in chosen:
@@ -228,9 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(out: Path, rows: Sequence[Row], failed: dict[str, str]) -> None:
     results = measured(rows, out)
-    speed = json.loads((out / SPEED).read_text()) if (out / SPEED).exists() else {}
-    found = {"results": results, "milliseconds a photograph": speed, "not measured": failed}
-    (out / "compare.md").write_text(table(rows, results, failed, speed), encoding="utf-8")
+    times = json.loads((out / TIMES).read_text()) if (out / TIMES).exists() else {}
+    found = {"results": results, "times": times, "not measured": failed}
+    (out / "compare.md").write_text(table(rows, results, failed, times), encoding="utf-8")
     (out / "compare.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     if results:
         plot(results, out / "compare.png")
