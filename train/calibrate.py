@@ -42,7 +42,8 @@ OBJECTS = (
     *("hubble_deep_field", "immunohistochemistry", "retina", "cell", "horse", "logo"),
 )
 """scikit-image's pictures without people and dogs: a cat, a cup, a rocket, pages, coins, textures, cells, ..."""
-GENERATED = 20
+GENERATED = 6
+"""Pictures of noise, of blots and of text each: about as many as there are others."""
 
 
 def grids(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> Iterator[Grid]:
@@ -61,8 +62,9 @@ def grid_means(captioner: ImageCaptioner, grid: Grid) -> Tensor:
 def caption_all(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> tuple[list[str], Tensor, Tensor]:
     """The pictures' captions, the mean log-probabilities (n,) of their words, and the means (n, d) of their grids."""
     captions, means = [], []
+    settings = captioner.search_settings({"num_captions": 1, "min_length": max(1, captioner.config.search.min_length)})
     for grid in grids(captioner, images):
-        captions += [best[0] for best in captioner.caption_grid(grid, captioner.search_settings({"num_captions": 1}))]
+        captions += [best[0] for best in captioner.caption_grid(grid, settings)]
         means.append(grid_means(captioner, grid))
     log_probs = [[math.log(word.probability) for word in caption.words] for caption in captions]
     mean_log_probs = torch.tensor([sum(words) / len(words) for words in log_probs])

@@ -77,6 +77,8 @@ class Recipe(Strict):
     """Chance that a word read is the unknown word instead."""
     scheduled_sampling: float = 0.0
     """Chance that a word read is drawn from the model's own prediction instead (Mihaylova and Martins 2019)."""
+    grid_dropout: float = 0.0
+    """Chance that a cell of the grid is hidden from the decoder."""
     attention_penalty: float = 0.0
     """Weight of the doubly stochastic attention term of Xu et al. 2015."""
     weight_decay: float = 0.01
@@ -102,6 +104,7 @@ class Recipe(Strict):
         self._require(0 <= self.label_smoothing < 1, "label_smoothing", "0 or more and less than 1")
         self._require(0 <= self.word_dropout < 1, "word_dropout", "0 or more and less than 1")
         self._require(0 <= self.scheduled_sampling < 1, "scheduled_sampling", "0 or more and less than 1")
+        self._require(0 <= self.grid_dropout < 1, "grid_dropout", "0 or more and less than 1")
         self._require(self.attention_penalty >= 0, "attention_penalty", "at least 0")
         self._require(0 <= self.average < 1, "average", "0 or more and less than 1")
         self._require(self.mixed_precision in ("bf16", "no"), "mixed_precision", "bf16 or no")
