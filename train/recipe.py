@@ -22,8 +22,9 @@ class Stage(Strict):
     train_from: str | None = None
     """First trainable module of the encoder (`layer2`); None keeps it frozen and trains on cached grids."""
     encoder_learning_rate: float = 0.0
-    augment: bool = False
-    """Random resized crops, mild colour changes, and a flip where no caption names a side (needs the photographs)."""
+    augment: str | None = None
+    """`mild` or `strong`: random resized crops, changes of colour, a flip where no caption names a side, and in the
+    strong form hidden rectangles (needs the photographs)."""
     captions: int = 5
     """Captions drawn for each photograph in each epoch."""
     warmup: int = 100
@@ -44,6 +45,7 @@ class Stage(Strict):
         self._require(self.captions >= 1, "captions", "at least 1")
         self._require(self.warmup >= 0, "warmup", "at least 0")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
+        self._require(self.augment in (None, "mild", "strong"), "augment", "mild, strong or null")
         self._require(0 <= self.final <= 1, "final", "0 to 1")
         self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
         self._require(self.samples >= 2, "samples", "at least 2")
@@ -56,7 +58,7 @@ class Stage(Strict):
     @property
     def reads_pixels(self) -> bool:
         """Whether the photographs themselves are needed, not only their cached grids."""
-        return self.train_from is not None or self.augment
+        return self.train_from is not None or self.augment is not None
 
 
 @dataclass(frozen=True)
