@@ -19,6 +19,8 @@ DEFAULT_NODES = {
 
 DECODERS = ("bilstm", "lstm", "gru")
 ATTENTIONS = ("dot", "none")
+FIFTHS = ("most attended fifth", "random fifth", "least attended fifth")
+"""Of a photograph, hidden one after the other to test its attention."""
 
 
 class ConfigError(ValueError):
@@ -195,6 +197,9 @@ class Calibration(Strict):
 
     def _check(self) -> None:
         self._require(self.softness > 0, "softness", "more than 0")
+        bins = len(self.predicted)
+        self._require(len(self.found) == bins, "found", f"as many numbers as predicted ({bins})")
+        self._require(len(self.captions) == bins, "captions", f"as many numbers as predicted ({bins})")
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,10 @@ class Occlusion(Strict):
     """The caption of the mean of all photographs."""
     mean_photograph_cider: float
     """CIDEr of saying it of each of them, as a fraction."""
+
+    def _check(self) -> None:
+        for name in ("hidden", "changed"):
+            self._require(tuple(getattr(self, name)) == FIFTHS, name, f"a number for each of {', '.join(FIFTHS)}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from hf_captioner import Caption, ImageCaptioner, ImageError
-from hf_captioner.config import Occlusion
+from hf_captioner.config import FIFTHS, CaptionerConfig
 from hf_captioner.images import open_image
 
 HERE = Path(__file__).parent
@@ -58,21 +58,23 @@ def build_page(captioner: ImageCaptioner) -> gr.Blocks:
                     label="Where it looked", show_label=False, buttons=[], elem_id="maps", object_fit="contain"
                 )
         gr.Examples(EXAMPLES, photograph, cache_examples=False)
-        gr.Markdown(f"{LIT} {_tested(captioner.config.occlusion)} {SEEN}")
+        gr.Markdown(f"{LIT} {_known(captioner.config)}")
         photograph.change(look, photograph, [sentence, maps], api_visibility="private")
         # An event of the image box and not gr.api: Gradio then takes uploads (and addresses), no path of the server's.
         gr.Button(visible=False).click(describe, photograph, gr.JSON(visible=False), api_name="caption")
     return page
 
 
-def _tested(occlusion: Occlusion | None) -> str:
-    """What hiding parts of photographs showed, in one sentence; nothing where it was not measured."""
+def _known(config: CaptionerConfig) -> str:
+    """What was measured of this captioner, in plain sentences; nothing is said of what was not."""
+    occlusion = config.occlusion
+    seen = SEEN if config.results and config.results.dataset == "Flickr8k" else ""
     if occlusion is None:
-        return ""
-    most, random, _ = (f"{100 * after:.0f} %" for after in occlusion.hidden.values())
+        return seen
+    most, random = (f"{100 * occlusion.hidden[fifth]:.0f} %" for fifth in FIFTHS[:2])
     return (
         f"Tested on {occlusion.photographs:,} photographs: with the most attended fifth painted over, a word's "
-        f"probability falls from {100 * occlusion.untouched:.0f} % to {most}; with a random fifth, to {random}."
+        f"probability falls from {100 * occlusion.untouched:.0f} % to {most}; with a random fifth, to {random}. {seen}"
     )
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from hf_captioner import Caption, ImageCaptioner, Word
+from hf_captioner.config import FIFTHS
 from hf_captioner.hub import is_generated
 from tests.conftest import SENTENCES, generated
 from train.data import Record
-from train.occlusion import HIDDEN, _hidden_cells, _painted_over, main, occlude
+from train.occlusion import _hidden_cells, _painted_over, main, occlude
 
 
 def test_a_fifth_is_hidden_the_most_attended_and_the_least() -> None:
@@ -34,13 +35,13 @@ def test_hidden_cells_have_the_photographs_mean_colour_and_the_others_stay() -> 
 def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner, photograph_paths: list[Path]) -> None:
     records = [Record(path, (SENTENCES[0],), "dev") for path in photograph_paths]
     looking = occlude(tiny_captioner, records)
-    assert looking[HIDDEN[0]].words > 0
-    assert looking[HIDDEN[0]].after != pytest.approx(looking[HIDDEN[0]].before, rel=1e-4)
+    assert looking[FIFTHS[0]].words > 0
+    assert looking[FIFTHS[0]].after != pytest.approx(looking[FIFTHS[0]].before, rel=1e-4)
     with torch.no_grad():
         for parameter in tiny_captioner.decoder.project.parameters():
             parameter.zero_()
     blind = occlude(tiny_captioner, records)
-    for name in HIDDEN:
+    for name in FIFTHS:
         assert blind[name].after == pytest.approx(blind[name].before, rel=1e-4)
         assert blind[name].changed == 0 and "| 0.0 | 0.0 |" in blind[name].row(name)
 
@@ -55,7 +56,7 @@ def test_the_command_prints_a_row_for_each_way_of_hiding(
     (tmp_path / "captions.csv").write_text("\n".join(rows))
     assert main(["--data", str(tmp_path / "captions.csv"), "--model", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
-    assert all(f"| {name} | 0." in printed for name in HIDDEN)
+    assert all(f"| {name} | 0." in printed for name in FIFTHS)
     assert "Of the mean photograph it says: " in printed
 
 
@@ -68,7 +69,7 @@ def test_the_figures_go_into_the_card(checkpoint: Path, tmp_path: Path, capsys: 
     assert "leave out --limit" in capsys.readouterr().err
     assert main(flags) == 0
     found = ImageCaptioner.from_pretrained(own).config.occlusion
-    assert found is not None and found.photographs == 1 and set(found.hidden) == set(found.changed) == set(HIDDEN)
+    assert found is not None and found.photographs == 1 and set(found.hidden) == set(found.changed) == set(FIFTHS)
     card = (own / "README.md").read_text()
-    assert "## Is the attention true?" in card and f"| most attended fifth | {found.hidden[HIDDEN[0]]:.3f} |" in card
+    assert "## Is the attention true?" in card and f"| most attended fifth | {found.hidden[FIFTHS[0]]:.3f} |" in card
     assert is_generated(card)

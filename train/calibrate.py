@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +19,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from hf_captioner.confidence import Confidence, directions, residual
 from hf_captioner.config import Calibration, ConfigError
 from hf_captioner.encoder import Grid
 from hf_captioner.hub import CheckpointError
-from hf_captioner.images import PICTURES, ImageError, ImageSource, open_image, preprocess
+from hf_captioner.images import PICTURES, ImageError, ImageSource
 from hf_captioner.metrics import cider_of_each
 from hf_captioner.model import ImageCaptioner
 from train.data import DataError, Record, load_split
+from train.features import encoded
 
-BATCH = 50
 TRAINING = 2000
 """Training photographs that say what is familiar."""
 BINS = 10
@@ -46,13 +45,6 @@ GENERATED = 6
 """Pictures of noise, of blots and of text each: about as many as there are others."""
 
 
-def grids(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> Iterator[Grid]:
-    """The pictures' grids, a batch at a time."""
-    for start in tqdm(range(0, len(images), BATCH), unit="batch", dynamic_ncols=True):
-        pixels = [preprocess(open_image(image), captioner.config) for image in images[start : start + BATCH]]
-        yield captioner.encode(torch.stack(pixels))
-
-
 @torch.inference_mode()
 def grid_means(captioner: ImageCaptioner, grid: Grid) -> Tensor:
     """(B, d): the mean of each picture's projected grid."""
@@ -63,7 +55,7 @@ def caption_all(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> tup
     """The pictures' captions, the mean log-probabilities (n,) of their words, and the means (n, d) of their grids."""
     captions, means = [], []
     settings = captioner.search_settings({"num_captions": 1, "min_length": max(1, captioner.config.search.min_length)})
-    for grid in grids(captioner, images):
+    for grid in encoded(captioner, images):
         captions += [best[0] for best in captioner.caption_grid(grid, settings)]
         means.append(grid_means(captioner, grid))
     log_probs = [[math.log(word.probability) for word in caption.words] for caption in captions]
@@ -154,7 +146,7 @@ def calibrate(
     """The confidence of a captioner, fitted and measured."""
     every = max(1, len(train) // TRAINING)
     sample = [record.path for record in train[::every]]
-    center, axes = familiar(torch.cat([grid_means(captioner, grid) for grid in grids(captioner, sample)]))
+    center, axes = familiar(torch.cat([grid_means(captioner, grid) for grid in encoded(captioner, sample)]))
     captions, log_probs, means = caption_all(captioner, [record.path for record in dev])
     ciders = torch.tensor(cider_of_each(captions, [record.captions for record in dev]))
     good, distances = (ciders > ciders.median()).float(), residual(means, center, axes)
@@ -208,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             captioner.confidence = confidence
             captioner.config = dataclasses.replace(captioner.config, calibration=found)
             captioner.save_pretrained(options.model)
-    except (CheckpointError, ConfigError, DataError, ImageError) as error:
+    except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("| confidence | good captions | captions |\n|---|---|---|")

@@ -157,7 +157,8 @@ def table(
         cells = [_spread(column) for column in columns]
         cells.append(f"{statistics.mean(scores['different'] for scores in three):.0f}")
         cells.append(f"{own[0]['parameters'] / 1e6:.1f}")
-        cells += [f"{value:.0f}" for value in times.get(row.name, {}).values()] or ["-", "-"]
+        time_of = times.get(row.name)
+        cells += [f"{time_of[name]:.0f}" if time_of else "-" for name in ("minutes", "milliseconds")]
         lines.append(f"| {row.name} | {' | '.join(cells)} | {len(own)} |")
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hf_captioner.config import CaptionerConfig
-from hf_captioner.encoder import Encoder
-from hf_captioner.images import open_image, preprocess
+from hf_captioner.encoder import Encoder, Grid
+from hf_captioner.images import ImageSource, open_image, preprocess
+from hf_captioner.model import ImageCaptioner
 
 SHARD = 1000
 """Photographs in one file of the cache."""
@@ -49,6 +50,13 @@ def cached_grids(encoder: Encoder, config: CaptionerConfig, photographs: Sequenc
             os.replace(unfinished, path)
         shards.append(path)
     return GridCache(shards)
+
+
+def encoded(captioner: ImageCaptioner, images: Sequence[ImageSource], batch: int = 50) -> Iterator[Grid]:
+    """The pictures' grids as the captioner sees them, a batch at a time, with a bar on stderr."""
+    for start in tqdm(range(0, len(images), batch), desc="encode", unit="batch", dynamic_ncols=True):
+        pixels = [preprocess(open_image(image), captioner.config) for image in images[start : start + batch]]
+        yield captioner.encode(torch.stack(pixels))
 
 
 @torch.inference_mode()

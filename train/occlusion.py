@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_packed_sequence
 from tqdm import tqdm
 
 from hf_captioner.caption import Caption
-from hf_captioner.config import ConfigError, Occlusion
+from hf_captioner.config import FIFTHS, ConfigError, Occlusion
 from hf_captioner.encoder import Grid
 from hf_captioner.hub import CheckpointError, bundled_checkpoint
 from hf_captioner.images import ImageError, open_image, preprocess
@@ -28,7 +28,6 @@ from train.evaluate import score, write_measured
 
 SHARE = 0.2
 """Of the grid's cells that are painted over."""
-HIDDEN = ("most attended fifth", "random fifth", "least attended fifth")
 FUNCTION_WORDS = frozenset(
     """
     a an the of in on at to with and or by for from is are be being was were has have his her their its he she it they
@@ -75,7 +74,7 @@ class Tally:
 def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1) -> dict[str, Tally]:
     """The tally for each way of hiding a fifth of every record's photograph. Raises DataError without content words."""
     generator = torch.Generator().manual_seed(seed)
-    tallies = {name: Tally() for name in HIDDEN}
+    tallies = {name: Tally() for name in FIFTHS}
     for record in tqdm(records, unit="photograph", dynamic_ncols=True):
         pixels = preprocess(open_image(record.path), captioner.config)
         caption = captioner.caption_grid(captioner.encode(pixels[None]), captioner.search_settings({}))[0][0]
@@ -84,14 +83,14 @@ def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1)
             continue
         cells = torch.stack([_hidden_cells(caption, i, generator) for i in content])  # (content words, 3, N)
         grid = captioner.encode(_painted_over(pixels, cells.flatten(0, 1), caption.words[0].attention.shape))
-        probabilities = _word_probabilities(captioner, caption, grid).unflatten(0, (len(content), len(HIDDEN)))
+        probabilities = _word_probabilities(captioner, caption, grid).unflatten(0, (len(content), len(FIFTHS)))
         untouched = _word_probabilities(captioner, caption, captioner.encode(pixels[None]))[0]
         texts = [best[0].text for best in captioner.caption_grid(grid, captioner.search_settings({}))]
-        for way, name in enumerate(HIDDEN):
+        for way, name in enumerate(FIFTHS):
             after = [float(probabilities[place, way, word]) for place, word in enumerate(content)]
-            changed = [text != caption.text for text in texts[way :: len(HIDDEN)]]
+            changed = [text != caption.text for text in texts[way :: len(FIFTHS)]]
             tallies[name].add([float(untouched[word]) for word in content], after, changed)
-    if not tallies[HIDDEN[0]].words:
+    if not tallies[FIFTHS[0]].words:
         raise DataError("No caption has a content word, so there is nothing to measure.")
     return tallies
 
@@ -133,7 +132,7 @@ def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[st
 
 
 def _figures(photographs: int, tallies: dict[str, Tally], text: str, cider: float) -> Occlusion:
-    whole = tallies[HIDDEN[0]]
+    whole = tallies[FIFTHS[0]]
     hidden = {name: round(tally.after, 4) for name, tally in tallies.items()}
     changed = {name: round(tally.changed, 4) for name, tally in tallies.items()}
     return Occlusion(photographs, whole.words, round(whole.before, 4), hidden, changed, text, round(cider, 4))
@@ -162,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, ConfigError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(records)} photographs, {tallies[HIDDEN[0]].words} content words\n")
+    print(f"{len(records)} photographs, {tallies[FIFTHS[0]].words} content words\n")
     print("| hidden | probability before | after | fell by half, % | caption changed, % |\n|---|---|---|---|---|")
     print("\n".join(tally.row(name) for name, tally in tallies.items()))
     print(f"\nOf the mean photograph it says: {text} (CIDEr {100 * cider:.1f} if said of every photograph)")

@@ -13,21 +13,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from hf_captioner.config import ConfigError, SearchConfig
 from hf_captioner.hub import CheckpointError
-from hf_captioner.images import ImageError, open_image, preprocess
+from hf_captioner.images import ImageError
 from hf_captioner.model import ImageCaptioner
 from train.data import DataError, Record, load_split
 from train.evaluate import describe, score
+from train.features import encoded
 
 BEAMS = (1, 3, 5)
 LENGTH_PENALTIES = (0.7, 0.8, 0.9, 1.0)
 NO_REPEAT_NGRAMS = (2, 3)
 WEIGHED = ("BLEU-4", "ROUGE-L", "CIDEr")
-BATCH = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +47,7 @@ class Trial:
 
 def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
     """Every combination, the best first."""
-    grids = []
-    for start in tqdm(range(0, len(records), BATCH), desc="encode", dynamic_ncols=True):
-        chunk = [preprocess(open_image(record.path), captioner.config) for record in records[start : start + BATCH]]
-        grids.append(captioner.encode(torch.stack(chunk)))
+    grids = list(encoded(captioner, [record.path for record in records]))
     found = []
     combinations = list(itertools.product(BEAMS, LENGTH_PENALTIES, NO_REPEAT_NGRAMS))
     for beams, penalty, ngram in tqdm(combinations, desc="search", dynamic_ncols=True):
