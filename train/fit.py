@@ -197,7 +197,7 @@ class Trainer:
             found = [score([caption.text for caption in captions], self.dev, meteor=False)]
         scores: dict[str, float] = broadcast_object_list(found)[0]  # every process must take the same decisions
         cider = scores["CIDEr"]
-        row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 1)}
+        row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 3)}
         at.history.append({**row, **scores})
         self._say(
             f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, "
