@@ -1,7 +1,7 @@
 """A tiny captioner and generated pictures; in CI a skipped test is a failure."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,18 @@ def generated(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
     """A picture of coloured blocks, different for each seed."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
+
+
+def write_table(folder: Path, splits: Sequence[str], *, kinds: int = 1000, each: int = 1) -> Path:
+    """A captions.csv with a generated picture in each of these splits, of `kinds` different ones, each captioned
+    `each` times by the sentence of its kind."""
+    rows = ["path,caption,split"]
+    for index, split in enumerate(splits):
+        generated(index % kinds).save(folder / f"{index}.png")
+        rows += [f"{index}.png,{SENTENCES[index % len(SENTENCES)]},{split}"] * each
+    table = folder / "captions.csv"
+    table.write_text("\n".join(rows))
+    return table
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from hf_captioner import ImageCaptioner
 from hf_captioner.confidence import Confidence, residual
 from hf_captioner.config import Calibration
 from hf_captioner.images import open_image, preprocess
-from tests.conftest import SENTENCES, generated
+from tests.conftest import generated, write_table
 from train.calibrate import area_under_roc, calibration_error, fit, main, reliability, unlike_pictures
 
 NUMBERS = Calibration(3.0, 2.0, 5.0, 0.5, 0.0, 0.0, 0.0, (), (), ())
@@ -55,12 +55,8 @@ def test_the_command_calibrates_a_checkpoint_and_captions_carry_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
-    rows = ["path,caption,split"]
-    for index in range(24):
-        generated(index).save(tmp_path / f"{index}.png")
-        rows.append(f"{index}.png,{SENTENCES[index % 4]},{'train' if index < 12 else 'dev'}")
-    (tmp_path / "captions.csv").write_text("\n".join(rows))
-    flags = ["--data", str(tmp_path / "captions.csv"), "--model", str(own)]
+    table = write_table(tmp_path, ["train"] * 12 + ["dev"] * 12)
+    flags = ["--data", str(table), "--model", str(own)]
     assert ImageCaptioner.from_pretrained(own).caption(tmp_path / "0.png").confidence is None
     assert main(flags) == 0
     assert ImageCaptioner.from_pretrained(own).config.calibration is None
@@ -101,9 +97,7 @@ def test_pictures_unlike_the_data_are_a_folder_or_many_kinds(tmp_path: Path) -> 
 
 def test_an_empty_folder_is_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "none").mkdir()
-    (tmp_path / "captions.csv").write_text("path,caption,split\na.png,a dog,train\nb.png,a dog,dev\n")
-    generated(0).save(tmp_path / "a.png")
-    generated(1).save(tmp_path / "b.png")
-    flags = ["--data", str(tmp_path / "captions.csv"), "--model", str(checkpoint), "--unlike", str(tmp_path / "none")]
+    table = write_table(tmp_path, ["train", "dev"])
+    flags = ["--data", str(table), "--model", str(checkpoint), "--unlike", str(tmp_path / "none")]
     assert main(flags) == 1
     assert "holds no pictures" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 
 from hf_captioner import metrics
 from hf_captioner.encoder import Encoder
-from tests.conftest import SENTENCES, generated
+from tests.conftest import write_table
 from train.compare import main, read_rows
 from train.recipe import Recipe
 
@@ -37,13 +37,9 @@ rows:
 
 @pytest.fixture
 def flags(tmp_path: Path) -> list[str]:
-    rows = ["path,caption,split"]
-    for index in range(8):
-        generated(index % 4).save(tmp_path / f"{index}.png")
-        rows.append(f"{index}.png,{SENTENCES[index % 4]},{'dev' if index >= 4 else 'train'}")
-    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    table = write_table(tmp_path, ["train"] * 4 + ["dev"] * 4, kinds=4)
     (tmp_path / "plan.yaml").write_text(PLAN)
-    return f"--plan {tmp_path}/plan.yaml --data {tmp_path}/captions.csv --out {tmp_path} --weights {tmp_path}".split()
+    return f"--plan {tmp_path}/plan.yaml --data {table} --out {tmp_path} --weights {tmp_path}".split()
 
 
 def test_every_row_is_measured_once_and_named(

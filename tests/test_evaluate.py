@@ -12,18 +12,14 @@ from huggingface_hub import ModelCard
 
 from hf_captioner import CaptionerConfig
 from hf_captioner.config import Results
-from tests.conftest import SENTENCES, generated
+from tests.conftest import write_table
 from train.evaluate import describe, main, write_measured
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("birds")
-    rows = ["path,caption,split"]
-    for index in range(6):
-        generated(index).save(folder / f"{index}.png")
-        rows += [f"{index}.png,{SENTENCES[index % 4]},{'dev' if index < 4 else 'test'}"] * 2
-    (folder / "captions.csv").write_text("\n".join(rows))
+    write_table(folder, ["dev"] * 4 + ["test"] * 2, each=2)
     return folder
 
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hf_captioner import ImageCaptioner
-from tests.conftest import SENTENCES, generated
+from tests.conftest import generated, write_table
 from train.fit import main
 
 RECIPE = """
@@ -35,11 +35,7 @@ stages:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    rows = ["path,caption,split"]
-    for index in range(20):
-        generated(index % 4).save(folder / f"{index}.png")
-        rows += [f"{index}.png,{SENTENCES[index % 4]},{'dev' if index >= 16 else 'train'}"] * 2
-    (folder / "captions.csv").write_text("\n".join(rows))
+    write_table(folder, ["train"] * 16 + ["dev"] * 4, kinds=4, each=2)
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 

@@ -10,7 +10,7 @@ import torch
 from hf_captioner import Caption, ImageCaptioner, Word
 from hf_captioner.config import FIFTHS
 from hf_captioner.hub import is_generated
-from tests.conftest import SENTENCES, generated
+from tests.conftest import SENTENCES, write_table
 from train.data import Record
 from train.occlusion import _hidden_cells, _painted_over, main, occlude
 
@@ -49,12 +49,7 @@ def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner
 def test_the_command_prints_a_row_for_each_way_of_hiding(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = ["path,caption,split"]
-    for index in range(3):
-        generated(index).save(tmp_path / f"{index}.png")
-        rows.append(f"{index}.png,{SENTENCES[index]},dev")
-    (tmp_path / "captions.csv").write_text("\n".join(rows))
-    assert main(["--data", str(tmp_path / "captions.csv"), "--model", str(checkpoint)]) == 0
+    assert main(["--data", str(write_table(tmp_path, ["dev"] * 3)), "--model", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
     assert all(f"| {name} | 0." in printed for name in FIFTHS)
     assert "Of the mean photograph it says: " in printed
@@ -62,9 +57,7 @@ def test_the_command_prints_a_row_for_each_way_of_hiding(
 
 def test_the_figures_go_into_the_card(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
-    generated(0).save(tmp_path / "0.png")
-    (tmp_path / "captions.csv").write_text(f"path,caption,split\n0.png,{SENTENCES[0]},dev\n")
-    flags = ["--data", str(tmp_path / "captions.csv"), "--model", str(own), "--write"]
+    flags = ["--data", str(write_table(tmp_path, ["dev"])), "--model", str(own), "--write"]
     assert main([*flags, "--limit", "1"]) == 1
     assert "leave out --limit" in capsys.readouterr().err
     assert main(flags) == 0

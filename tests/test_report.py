@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SENTENCES, generated
+from tests.conftest import write_table
 from train.habits import habits
 from train.report import main
 
@@ -24,13 +24,10 @@ def test_habits_count_words_and_men_said_for_women() -> None:
 def test_the_report_holds_what_was_said_and_written(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = ["path,caption,split"]
-    for index in range(6):
-        generated(index).save(tmp_path / f"{index}.png")
-        rows.append(f"{index}.png,{SENTENCES[index % 4]} <b>{index}</b>,dev")
-    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    table = write_table(tmp_path, ["dev"] * 6)
+    table.write_text(table.read_text().replace("dog", "<b>dog</b>"))
     out = tmp_path / "report.html"
-    flags = f"--data {tmp_path}/captions.csv --model {checkpoint} --out {out} --each 2"
+    flags = f"--data {table} --model {checkpoint} --out {out} --each 2"
     assert main(flags.split()) == 0
     assert "different words said: " in capsys.readouterr().out
     page = out.read_text()
@@ -38,7 +35,7 @@ def test_the_report_holds_what_was_said_and_written(
     assert len(re.findall("data:image/jpeg;base64,[A-Za-z0-9+/]{500}", page)) == 6
     worst, best = ([float(value) for value in re.findall(r"CIDEr ([\d.]+)", part)] for part in page.split("<h2>")[2:])
     assert worst == sorted(worst) and best == sorted(best, reverse=True) and worst[0] <= best[-1]
-    assert "&lt;b&gt;" in page and "<b>0</b>" not in page
+    assert "&lt;b&gt;dog" in page and "<b>dog</b>" not in page
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(

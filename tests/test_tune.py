@@ -8,18 +8,13 @@ import pytest
 
 from hf_captioner import ImageCaptioner
 from hf_captioner.config import Results
-from tests.conftest import SENTENCES, generated
+from tests.conftest import write_table
 from train import tune
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rows = ["path,caption,split"]
-    for index in range(6):
-        generated(index).save(tmp_path / f"{index}.png")
-        rows.append(f"{index}.png,{SENTENCES[index % 4]},dev")
-    (tmp_path / "captions.csv").write_text("\n".join(rows))
-    return tmp_path / "captions.csv"
+    return write_table(tmp_path, ["dev"] * 6)
 
 
 def test_the_best_search_is_stored_and_old_results_are_dropped(
