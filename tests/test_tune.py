@@ -30,9 +30,10 @@ def test_the_best_search_is_stored_and_old_results_are_dropped(
     assert ImageCaptioner.from_pretrained(own).config.results == old
     assert tune.main([*flags, "--write"]) == 0
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:] if line[2].isdigit()]
-    products = [float(row[3]) * float(row[4]) * float(row[5]) for row in rows]
+    products = [float(row[4]) * float(row[5]) * float(row[6]) for row in rows]
     assert len(rows) > 10 and products[0] == pytest.approx(max(products), rel=0.05)
     config = ImageCaptioner.from_pretrained(own).config
-    found = [config.search.beams, config.search.length_penalty, config.search.no_repeat_ngram]
-    assert [str(value) for value in found] == rows[0][:3]
+    assert {row[0] for row in rows} == {"64", "72"}
+    found = [config.image_size, config.search.beams, config.search.length_penalty, config.search.no_repeat_ngram]
+    assert [str(value) for value in found] == rows[0][:4]
     assert config.results is None
