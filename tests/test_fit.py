@@ -27,7 +27,7 @@ average: 0.5
 patience: 9
 stages:
   - {epochs: 2, learning_rate: 0.02, warmup: 2, captions: 2}
-  - {epochs: 2, learning_rate: 0.005, warmup: 1, train_from: layer2, encoder_learning_rate: 0.001, augment: strong}
+  - {epochs: 2, learning_rate: 0.005, warmup: 1, train_from: layer2, encoder_learning_rate: 0.001, augment: true}
   - {epochs: 1, learning_rate: 0.001, warmup: 1, objective: self_critical, samples: 3, mix: 0.1}
 """
 

@@ -63,17 +63,10 @@ def test_words_read_are_replaced_but_never_the_start_token(tiny_captioner: Image
             assert (read == words.unknown_id).any()
 
 
-def test_hidden_cells_are_not_looked_at_and_uneven_attention_costs(tiny_captioner: ImageCaptioner) -> None:
+def test_uneven_attention_costs(tiny_captioner: ImageCaptioner) -> None:
     words, encoder = tiny_captioner.tokenizer, tiny_captioner.encoder
     values = torch.randn(8, encoder.height * encoder.width, encoder.channels)
     batch = collate([(i, values[i], [words.encode(SENTENCES[i % 4])]) for i in range(8)])
-    hiding = CrossEntropy(tiny_captioner, grid_dropout=0.9).train()
-    mask = hiding.grid(batch).mask
-    assert mask is not None and mask.any(1).all() and not mask.all()
-    _, attention = tiny_captioner.decoder.teacher_forced(hiding.grid(batch), batch.words, batch.lengths)
-    assert (attention.data == 0).any()
-    assert hiding.eval().grid(batch).mask is None
-    grid = hiding.grid(batch)
-    tiny_captioner.decoder.eval()
-    plain, penalised = CrossEntropy(tiny_captioner).of(grid, batch), CrossEntropy(tiny_captioner, attention_penalty=1.0)
-    assert penalised.of(grid, batch) > plain
+    plain, penalised = (CrossEntropy(tiny_captioner, attention_penalty=weight) for weight in (0.0, 1.0))
+    grid = plain.grid(batch)
+    assert penalised.of(grid, batch) > plain.of(grid, batch)

@@ -78,46 +78,23 @@ class Photographs(Dataset[Sample]):
         if self.grids is not None:
             return index, self.grids[index].float(), chosen
         photograph = open_image(self.records[index].path)
-        if self.stage.augment is not None:
-            strength = AUGMENTATIONS[self.stage.augment]
-            photograph = augment(photograph, strength, draw, may_flip=not self.has_sides[index])
+        if self.stage.augment:
+            photograph = augment(photograph, draw, may_flip=not self.has_sides[index])
         return index, preprocess(photograph, self.config), chosen
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    area: float
-    """Least share of the photograph's area that a crop keeps."""
-    ratio: float
-    """Largest change of its aspect ratio, as a factor."""
-    colour: float
-    """Largest change of brightness, contrast and saturation, as a fraction."""
-    hidden: float
-    """Chance that a rectangle of 2 to 15 % of the area is painted over (Zhong et al. 2020)."""
-
-
-AUGMENTATIONS = {"mild": Augmentation(0.6, 1.18, 0.2, 0.0), "strong": Augmentation(0.45, 1.25, 0.3, 0.4)}
-GREY = (124, 116, 104)
-"""ImageNet's mean colour."""
-
-
-def augment(photograph: Image.Image, strength: Augmentation, draw: random.Random, *, may_flip: bool) -> Image.Image:
-    """A random crop, changes of light and colour, a flip where it is allowed, and perhaps a hidden rectangle."""
+def augment(photograph: Image.Image, draw: random.Random, *, may_flip: bool) -> Image.Image:
+    """A random crop of 60 to 100 % of the area, mild changes of light and colour, and a flip where it is allowed."""
     width, height = photograph.size
-    area, ratio = draw.uniform(strength.area, 1.0), draw.uniform(1 / strength.ratio, strength.ratio)
+    area, ratio = draw.uniform(0.6, 1.0), draw.uniform(0.85, 1.18)
     w, h = min(1.0, (area * ratio) ** 0.5), min(1.0, (area / ratio) ** 0.5)
     left, top = draw.uniform(0, 1 - w) * width, draw.uniform(0, 1 - h) * height
     box = (left, top, left + w * width, top + h * height)
     photograph = photograph.resize(photograph.size, Image.Resampling.BILINEAR, box=box)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photograph = change(photograph).enhance(draw.uniform(1 - strength.colour, 1 + strength.colour))
+        photograph = change(photograph).enhance(draw.uniform(0.8, 1.2))
     if may_flip and draw.random() < 0.5:
         photograph = photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if draw.random() < strength.hidden:
-        area, ratio = draw.uniform(0.02, 0.15), draw.uniform(0.5, 2.0)
-        w, h = (area * ratio) ** 0.5, (area / ratio) ** 0.5
-        left, top = draw.uniform(0, 1 - w) * width, draw.uniform(0, 1 - h) * height
-        photograph.paste(GREY, (round(left), round(top), round(left + w * width), round(top + h * height)))
     return photograph
 
 

@@ -233,7 +233,7 @@ class Trainer:
         return optimizer
 
     def _objective(self, stage: Stage, photographs: Photographs) -> nn.Module:
-        options = ("label_smoothing", "word_dropout", "scheduled_sampling", "attention_penalty", "grid_dropout")
+        options = ("label_smoothing", "word_dropout", "scheduled_sampling", "attention_penalty")
         cross_entropy = CrossEntropy(self.captioner, **{name: getattr(self.recipe, name) for name in options})
         if stage.objective == "cross_entropy":
             return cross_entropy

@@ -39,27 +39,22 @@ class CrossEntropy(nn.Module):
         word_dropout: float = 0.0,
         scheduled_sampling: float = 0.0,
         attention_penalty: float = 0.0,
-        grid_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.label_smoothing = captioner.encoder, captioner.decoder, label_smoothing
         self.word_dropout, self.scheduled_sampling = word_dropout, scheduled_sampling
-        self.attention_penalty, self.grid_dropout = attention_penalty, grid_dropout
+        self.attention_penalty = attention_penalty
 
     def forward(self, batch: Batch) -> Objective:
         loss = self.of(self.grid(batch), batch)
         return Objective(loss, loss.detach(), batch.lengths.sum())
 
     def grid(self, batch: Batch) -> Grid:
-        """The batch's grids, computed where it holds pixels; in training with some of their cells hidden."""
+        """The batch's grids, computed where it holds pixels."""
         values = batch.images
         if values.dim() == 4:
             values = self.encoder(values.contiguous(memory_format=torch.channels_last)).values
-        mask = None
-        if self.grid_dropout and self.training:
-            mask = torch.rand(values.shape[:2], device=values.device) >= self.grid_dropout
-            mask[:, 0] |= ~mask.any(1)  # one cell is always seen
-        return Grid(values, self.encoder.height, self.encoder.width, mask)
+        return Grid(values, self.encoder.height, self.encoder.width)
 
     def of(self, grid: Grid, batch: Batch) -> Tensor:
         """The loss, summed over the batch's words."""

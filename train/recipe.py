@@ -22,9 +22,8 @@ class Stage(Strict):
     train_from: str | None = None
     """First trainable module of the encoder (`layer2`); None keeps it frozen and trains on cached grids."""
     encoder_learning_rate: float = 0.0
-    augment: str | None = None
-    """`mild` or `strong`: random resized crops, changes of colour, a flip where no caption names a side, and in the
-    strong form hidden rectangles (needs the photographs)."""
+    augment: bool = False
+    """Random resized crops, changes of colour, a flip where no caption names a side (needs the photographs)."""
     captions: int = 5
     """Captions drawn for each photograph in each epoch."""
     warmup: int = 100
@@ -45,7 +44,6 @@ class Stage(Strict):
         self._require(self.captions >= 1, "captions", "at least 1")
         self._require(self.warmup >= 0, "warmup", "at least 0")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
-        self._require(self.augment in (None, "mild", "strong"), "augment", "mild, strong or null")
         self._require(0 <= self.final <= 1, "final", "0 to 1")
         self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
         self._require(self.samples >= 2, "samples", "at least 2")
@@ -58,7 +56,7 @@ class Stage(Strict):
     @property
     def reads_pixels(self) -> bool:
         """Whether the photographs themselves are needed, not only their cached grids."""
-        return self.train_from is not None or self.augment is not None
+        return self.train_from is not None or self.augment
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,6 @@ class Recipe(Strict):
     """Chance that a word read is the unknown word instead."""
     scheduled_sampling: float = 0.0
     """Chance that a word read is drawn from the model's own prediction instead (Mihaylova and Martins 2019)."""
-    grid_dropout: float = 0.0
-    """Chance that a cell of the grid is hidden from the decoder."""
     attention_penalty: float = 0.0
     """Weight of the doubly stochastic attention term of Xu et al. 2015."""
     weight_decay: float = 0.01
@@ -106,7 +102,6 @@ class Recipe(Strict):
         self._require(0 <= self.label_smoothing < 1, "label_smoothing", "0 or more and less than 1")
         self._require(0 <= self.word_dropout < 1, "word_dropout", "0 or more and less than 1")
         self._require(0 <= self.scheduled_sampling < 1, "scheduled_sampling", "0 or more and less than 1")
-        self._require(0 <= self.grid_dropout < 1, "grid_dropout", "0 or more and less than 1")
         self._require(self.attention_penalty >= 0, "attention_penalty", "at least 0")
         self._require(0 <= self.average < 1, "average", "0 or more and less than 1")
         self._require(self.mixed_precision in ("bf16", "no"), "mixed_precision", "bf16 or no")
