@@ -195,21 +195,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         captioner = ImageCaptioner.from_pretrained(options.model)
         confidence = calibrate(captioner, train, dev, unlike_pictures(options.unlike))
-        found = confidence.calibration
+        _print(confidence.calibration)
         if options.write:
             captioner.confidence = confidence
-            captioner.config = dataclasses.replace(captioner.config, calibration=found)
+            captioner.config = dataclasses.replace(captioner.config, calibration=confidence.calibration)
             captioner.save_pretrained(options.model)
     except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _print(found: Calibration) -> None:
     print("| confidence | good captions | captions |\n|---|---|---|")
     for sure, good, count in zip(found.predicted, found.found, found.captions, strict=True):
         print(f"| {sure:.2f} | {good:.2f} | {count} |")
     print(f"\nexpected calibration error: {found.error:.3f}")
     print(f"area under the ROC curve, good captions against others: {found.tells_good:.3f}")
     print(f"area under the ROC curve, dev photographs against pictures unlike them: {found.tells_unlike:.3f}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -156,15 +156,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("This captioner has no attention, so there is nothing to test.")
         tallies = occlude(captioner, records)
         text, cider = mean_image(captioner, records)
+        print(f"{len(records)} photographs, {tallies[FIFTHS[0]].words} content words\n")
+        print("| hidden | probability before | after | fell by half, % | caption changed, % |\n|---|---|---|---|---|")
+        print("\n".join(tally.row(name) for name, tally in tallies.items()))
+        print(f"\nOf the mean photograph it says: {text} (CIDEr {100 * cider:.1f} if said of every photograph)")
         if options.write:
             write_measured(folder, occlusion=_figures(len(records), tallies, text, cider))
     except (CheckpointError, ConfigError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(records)} photographs, {tallies[FIFTHS[0]].words} content words\n")
-    print("| hidden | probability before | after | fell by half, % | caption changed, % |\n|---|---|---|---|---|")
-    print("\n".join(tally.row(name) for name, tally in tallies.items()))
-    print(f"\nOf the mean photograph it says: {text} (CIDEr {100 * cider:.1f} if said of every photograph)")
     return 0
 
 

@@ -97,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = load_split(options.data, "dev", split_file=options.splits, model=str(options.model))
         captioner = ImageCaptioner.from_pretrained(options.model)
         found = trials(captioner, records)
+        names = ["image size", "beams", "length penalty", "no repeated n-gram", *WEIGHED, *found[0].described]
+        print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+        print("\n".join(trial.row() for trial in found))
         if options.write:
             tuned = reading_at(captioner, found[0].image_size)
             tuned.config = dataclasses.replace(tuned.config, search=found[0].search)
@@ -104,9 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, ConfigError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    names = ["image size", "beams", "length penalty", "no repeated n-gram", *WEIGHED, *found[0].described]
-    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
-    print("\n".join(trial.row() for trial in found))
     return 0
 
 
