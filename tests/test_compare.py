@@ -11,9 +11,11 @@ from torchvision.models import resnet18
 from hf_captioner import metrics
 from hf_captioner.encoder import Encoder
 from tests.conftest import write_table
-from train.compare import main, read_rows
+from train.compare import main, read_rows, table
 from train.recipe import Recipe
 
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "train" / "recipes"
 PLAN = """
 seeds: [1, 2]
 base:
@@ -50,6 +52,8 @@ def test_every_row_is_measured_once_and_named(
     monkeypatch.setattr(metrics, "has_java", lambda: False)  # METEOR takes ten seconds a row, and is tested elsewhere
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing answers there
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert main([*flags, "--seeds", "1", "--rows", "further"]) == 0
+    assert "| further | not measured: needs the row that it goes on from |" in capsys.readouterr().out
     assert main([*flags, "--seeds", "1"]) == 0
     assert main([*flags, "--rows", "baseline"]) == 0
     printed = capsys.readouterr().out
@@ -75,8 +79,22 @@ def test_every_row_is_measured_once_and_named(
     assert "| 1 |\n" in capsys.readouterr().out
 
 
+def test_the_readme_and_the_card_show_what_was_measured_by_the_plan() -> None:
+    rows, seeds = read_rows(RECIPES / "compare.yaml")
+    found = json.loads((RECIPES / "compare.json").read_text(encoding="utf-8"))
+    shown = table(rows, found["results"], found["not measured"], found["times"])
+    for file in ("README.md", "model_card.md"):
+        assert shown in (ROOT / file).read_text(encoding="utf-8"), file
+    plain = {row.name: row.recipe for row in rows}
+    for result in found["results"]:
+        assert result["recipe"] == {**plain[result["row"]], "seed": result["seed"]}
+    for row in rows:
+        measured = sorted(result["seed"] for result in found["results"] if result["row"] == row.name)
+        assert measured == seeds or row.name in found["not measured"], row.name
+
+
 def test_the_plan_of_the_repository_is_sound() -> None:
-    rows, seeds = read_rows(Path(__file__).resolve().parent.parent / "train" / "recipes" / "compare.yaml")
+    rows, seeds = read_rows(RECIPES / "compare.yaml")
     names = [row.name for row in rows]
     assert len(seeds) >= 3 and len(set(names)) == len(names)
     for row in rows:

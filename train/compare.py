@@ -45,6 +45,18 @@ TIMES = "times.json"
 SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 
+class OriginError(Exception):
+    """The row that another goes on from has no weights."""
+
+
+REASONS: dict[type[Exception], str] = {
+    BackboneError: "needs its ImageNet weights, from torchvision or in --weights",
+    FloatingPointError: "the training diverged",
+    OriginError: "needs the row that it goes on from",
+}
+"""Why a row has no numbers, short enough for a table."""
+
+
 @dataclass(frozen=True)
 class Row:
     name: str
@@ -103,9 +115,12 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
 
 
 def _origin(row: Row, seed: int, out: Path, weights: Path) -> dict[str, str]:
-    """What a row's training begins with, as the Trainer is told."""
+    """What a row's training begins with, as the Trainer is told. Raises OriginError."""
     if row.init:
-        return {"init": str(out / f"{Row(row.init, {}, None).folder}-{seed}" / "best")}
+        best = out / f"{Row(row.init, {}, None).folder}-{seed}" / "best"
+        if not best.exists():
+            raise OriginError(f"it goes on from {row.init!r}, whose weights are not in {best}; train that row first.")
+        return {"init": str(best)}
     local = weights / f"{row.recipe['model']['encoder']}.safetensors"
     return {"backbone": str(local) if local.exists() else "torchvision"}
 
@@ -189,13 +204,6 @@ def _is_meant(row: Row, words: Sequence[str]) -> bool:
     return not words or any(word.lower() in row.name.lower() for word in words)
 
 
-def _reason(error: Exception) -> str:
-    """Why a row has no numbers, short enough for a table."""
-    if isinstance(error, BackboneError):
-        return "its ImageNet weights were not there (they need torchvision's download, or a file in --weights)"
-    return "the row that it goes on from has none" if isinstance(error, CheckpointError) else "the training diverged"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.compare", description=__doc__)
     parser.add_argument("--plan", type=Path, default=Path(__file__).parent / "recipes" / "compare.yaml")
@@ -229,11 +237,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for row in chosen:
                 try:
                     measure(row, seed, records, options.out, options.weights)
-                except (BackboneError, CheckpointError, FloatingPointError) as error:
-                    failed[row.name] = f"not measured: {_reason(error)}"
+                except tuple(REASONS) as error:
+                    failed[row.name] = f"not measured: {REASONS[type(error)]}"
                     tqdm.write(f"{row.name}: {error}", file=sys.stderr)
                 _write(options.out, rows, failed)
-    except (ConfigError, DataError, ImageError, OSError, TokenizerError, yaml.YAMLError) as error:
+    except (CheckpointError, ConfigError, DataError, ImageError, OSError, TokenizerError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print((options.out / "compare.md").read_text(encoding="utf-8"), end="")
