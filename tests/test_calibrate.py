@@ -15,17 +15,17 @@ from hf_captioner.images import open_image, preprocess
 from tests.conftest import generated, write_table
 from train.calibrate import area_under_roc, calibration_error, fit, main, reliability, unlike_pictures
 
-NUMBERS = Calibration(3.0, 2.0, 5.0, 0.5, 0.0, 0.0, 0.0, (), (), ())
+NUMBERS = Calibration(-1.0, 4.0, 5.0, 0.5, 0.0, 0.0, 0.0, (), (), ())
 
 
 def test_the_confidence_rises_with_the_words_and_falls_with_the_distance() -> None:
     confidence = Confidence(NUMBERS, 8)
-    assert confidence(0.0, [-1.0, -2.0]) == pytest.approx(0.5, abs=1e-4)
+    assert confidence(0.0, [math.log(0.5), math.log(0.125)]) == pytest.approx(0.5, abs=1e-4)
     assert confidence(0.0, [-0.1]) > confidence(0.0, [-0.5]) > confidence(4.9, [-0.5]) > confidence(9.0, [-0.5])
     assert confidence(5.0, [-0.1]) == pytest.approx(0.5 * confidence(0.0, [-0.1]), rel=1e-3)
     assert confidence(0.0, []) == 0
-    for distance, log_prob in ((1e9, -0.1), (0.0, -1e9), (1e9, -1e9)):
-        assert confidence(distance, [log_prob]) == 0
+    assert confidence(0.0, [-1e9]) == pytest.approx(1 / (1 + math.e), rel=1e-3)
+    assert confidence(1e9, [-0.1]) == confidence(1e9, [-1e9]) == 0
 
 
 def test_what_lies_along_the_familiar_directions_is_no_distance() -> None:
@@ -36,11 +36,11 @@ def test_what_lies_along_the_familiar_directions_is_no_distance() -> None:
 
 def test_the_fit_finds_the_chances_that_drew_the_data() -> None:
     torch.manual_seed(0)
-    log_probs, distances = -torch.rand(20000) * 2, torch.rand(20000) * 0.1
-    chances = torch.sigmoid(2 + 2 * log_probs)
+    probabilities, distances = torch.rand(20000), torch.rand(20000) * 0.1
+    chances = torch.sigmoid(4 * probabilities - 2)
     good = (torch.rand(20000) < chances).float()
-    intercept, slope, far, softness = fit(log_probs, distances, good)
-    assert (intercept, slope) == (pytest.approx(2, abs=0.3), pytest.approx(2, abs=0.3))
+    intercept, slope, far, softness = fit(probabilities, distances, good)
+    assert (intercept, slope) == (pytest.approx(-2, abs=0.3), pytest.approx(4, abs=0.3))
     assert 0.09 < far < 0.1 and softness > 0
     assert calibration_error(reliability(chances, good)) < 0.02
     assert calibration_error(reliability(chances**3, good)) > 0.1

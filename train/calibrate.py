@@ -52,15 +52,16 @@ def grid_means(captioner: ImageCaptioner, grid: Grid) -> Tensor:
 
 
 def caption_all(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> tuple[list[str], Tensor, Tensor]:
-    """The pictures' captions, the mean log-probabilities (n,) of their words, and the means (n, d) of their grids."""
+    """The pictures' captions, the geometric means (n,) of their words' probabilities, the means (n, d) of their
+    grids."""
     captions, means = [], []
     settings = captioner.search_settings({"num_captions": 1, "min_length": max(1, captioner.config.search.min_length)})
     for grid in encoded(captioner, images):
         captions += [best[0] for best in captioner.caption_grid(grid, settings)]
         means.append(grid_means(captioner, grid))
     log_probs = [[math.log(word.probability) for word in caption.words] for caption in captions]
-    mean_log_probs = torch.tensor([sum(words) / len(words) for words in log_probs])
-    return [caption.text for caption in captions], mean_log_probs, torch.cat(means)
+    probabilities = torch.tensor([sum(words) / len(words) for words in log_probs]).exp()
+    return [caption.text for caption in captions], probabilities, torch.cat(means)
 
 
 def familiar(means: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,8 +72,8 @@ def familiar(means: Tensor) -> tuple[Tensor, Tensor]:
     return center.half().float(), axes[: directions(means.shape[1])].half().float()
 
 
-def fit(log_probs: Tensor, distances: Tensor, good: Tensor) -> tuple[float, float, float, float]:
-    """Mean log-probabilities, distances and whether each caption was good, all (n,) -> the confidence's four
+def fit(probabilities: Tensor, distances: Tensor, good: Tensor) -> tuple[float, float, float, float]:
+    """Geometric mean probabilities, distances and whether each caption was good, all (n,) -> the confidence's four
     numbers."""
     rare, far = (float(distances.quantile(share)) for share in (RARE, HALVED))
     softness = max((far - rare) / math.log(9), 1e-3)
@@ -82,7 +83,7 @@ def fit(log_probs: Tensor, distances: Tensor, good: Tensor) -> tuple[float, floa
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        sure = torch.sigmoid(line[0] + line[1] * log_probs) * gate
+        sure = torch.sigmoid(line[0] + line[1] * probabilities) * gate
         # A little weight decay, so that a few captions that can be told apart do not give infinite numbers.
         found = F.binary_cross_entropy(sure, good) + 1e-5 * line.square().sum()
         found.backward()
@@ -147,17 +148,17 @@ def calibrate(
     every = max(1, len(train) // TRAINING)
     sample = [record.path for record in train[::every]]
     center, axes = familiar(torch.cat([grid_means(captioner, grid) for grid in encoded(captioner, sample)]))
-    captions, log_probs, means = caption_all(captioner, [record.path for record in dev])
+    captions, probabilities, means = caption_all(captioner, [record.path for record in dev])
     ciders = torch.tensor(cider_of_each(captions, [record.captions for record in dev]))
     good, distances = (ciders > ciders.median()).float(), residual(means, center, axes)
     sure = torch.zeros(len(dev))
     for half, other in (slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2)):
-        fitted = _confidence(captioner, fit(log_probs[half], distances[half], good[half]))
-        sure[other] = _confidences(fitted, log_probs[other], distances[other])
-    confidence = _confidence(captioner, fit(log_probs, distances, good))
+        fitted = _confidence(captioner, fit(probabilities[half], distances[half], good[half]))
+        sure[other] = _confidences(fitted, probabilities[other], distances[other])
+    confidence = _confidence(captioner, fit(probabilities, distances, good))
     confidence.center.data, confidence.directions.data = center, axes
-    _, strange_log_probs, strange_means = caption_all(captioner, unlike)
-    strange = _confidences(confidence, strange_log_probs, confidence.distance(strange_means))
+    _, strange_probabilities, strange_means = caption_all(captioner, unlike)
+    strange = _confidences(confidence, strange_probabilities, confidence.distance(strange_means))
     curve = reliability(sure, good)
     confidence.calibration = dataclasses.replace(
         confidence.calibration,
@@ -175,8 +176,8 @@ def _confidence(captioner: ImageCaptioner, numbers: tuple[float, float, float, f
     return Confidence(Calibration(*numbers, 0.0, 0.0, 0.0, (), (), ()), captioner.config.width)
 
 
-def _confidences(confidence: Confidence, log_probs: Tensor, distances: Tensor) -> Tensor:
-    pairs = zip(distances.tolist(), log_probs.tolist(), strict=True)
+def _confidences(confidence: Confidence, probabilities: Tensor, distances: Tensor) -> Tensor:
+    pairs = zip(distances.tolist(), probabilities.log().tolist(), strict=True)
     return torch.tensor([confidence(distance, [log_prob]) for distance, log_prob in pairs])
 
 
