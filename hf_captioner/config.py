@@ -178,7 +178,7 @@ class Calibration(Strict):
 
     intercept: float
     slope: float
-    """Of the geometric mean of the probabilities of the caption's words."""
+    """Of the square of the geometric mean of the probabilities of the caption's words."""
     far: float
     """The distance from the training photographs at which the confidence is halved."""
     softness: float

@@ -20,7 +20,7 @@ NUMBERS = Calibration(-1.0, 4.0, 5.0, 0.5, 0.0, 0.0, 0.0, (), (), ())
 
 def test_the_confidence_rises_with_the_words_and_falls_with_the_distance() -> None:
     confidence = Confidence(NUMBERS, 8)
-    assert confidence(0.0, [math.log(0.5), math.log(0.125)]) == pytest.approx(0.5, abs=1e-4)
+    assert confidence(0.0, [math.log(0.8), math.log(0.3125)]) == pytest.approx(0.5, abs=1e-4)
     assert confidence(0.0, [-0.1]) > confidence(0.0, [-0.5]) > confidence(4.9, [-0.5]) > confidence(9.0, [-0.5])
     assert confidence(5.0, [-0.1]) == pytest.approx(0.5 * confidence(0.0, [-0.1]), rel=1e-3)
     assert confidence(0.0, []) == 0
@@ -37,7 +37,7 @@ def test_what_lies_along_the_familiar_directions_is_no_distance() -> None:
 def test_the_fit_finds_the_chances_that_drew_the_data() -> None:
     torch.manual_seed(0)
     probabilities, distances = torch.rand(20000), torch.rand(20000) * 0.1
-    chances = torch.sigmoid(4 * probabilities - 2)
+    chances = torch.sigmoid(4 * probabilities.square() - 2)
     good = (torch.rand(20000) < chances).float()
     intercept, slope, far, softness = fit(probabilities, distances, good)
     assert (intercept, slope) == (pytest.approx(-2, abs=0.3), pytest.approx(4, abs=0.3))

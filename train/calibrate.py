@@ -83,7 +83,7 @@ def fit(probabilities: Tensor, distances: Tensor, good: Tensor) -> tuple[float, 
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        sure = torch.sigmoid(line[0] + line[1] * probabilities) * gate
+        sure = torch.sigmoid(line[0] + line[1] * probabilities.square()) * gate
         # A little weight decay, so that a few captions that can be told apart do not give infinite numbers.
         found = F.binary_cross_entropy(sure, good) + 1e-5 * line.square().sum()
         found.backward()
