@@ -1,5 +1,6 @@
 """What the README shows works as it stands there."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -26,7 +27,7 @@ def test_the_python_example_runs(
     generated(1).save("dog.jpg")
     exec(compile(blocks("python")[0], "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] and len(lines) == len(lines[0].split()) + 3  # the caption, its words, two results
+    assert lines[0] and len(lines) == len(lines[0].split()) + 2  # caption and confidence, words, two results
     assert lines[-1].startswith("missing.jpg: ")
     assert Path("second-word.png").exists() and Path("where-it-looked.png").exists()
 
@@ -38,6 +39,16 @@ def test_the_commands_are_understood() -> None:
         build_parser().parse_args(shlex.split(command))
 
 
+def test_the_training_commands_take_these_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"-m (train\.[a-z]+)([^`\n]*)", README)
+    assert {module for module, _ in commands} >= {"train.fit", "train.evaluate", "train.occlusion", "train.report"}
+    for module, arguments in commands:
+        with pytest.raises(SystemExit, match="0"):
+            importlib.import_module(module).main(["--help"])
+        flags = re.findall(r"--[a-z-]+", arguments)
+        assert flags and set(flags) <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out)), (module, arguments)
+
+
 def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
     rows = re.findall(r"^\| .*`(\{encoder.*\})` \|$", README, re.MULTILINE)
     assert len(rows) == 4
@@ -47,11 +58,18 @@ def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
         assert Recipe.read(recipe).captioner_config(1000).encoder in row
 
 
-def test_the_scores_are_the_bundled_checkpoints() -> None:
+def test_the_figures_are_the_bundled_checkpoints() -> None:
     config = CaptionerConfig.from_json((ROOT / "hf_captioner" / "checkpoint" / "config.json").read_text())
-    assert config.results is not None
-    row = " | ".join(f"{100 * score:.1f}" for score in config.results.scores.values())
-    assert row in README
+    results, occlusion, calibration = config.results, config.occlusion, config.calibration
+    assert results is not None and occlusion is not None and calibration is not None
+    assert " | ".join(f"{100 * score:.1f}" for score in results.scores.values()) in README
+    for part, probability in occlusion.hidden.items():
+        assert f"| {part} | {probability:.3f} | {100 * occlusion.changed[part]:.0f} % |" in README
+    assert f"For {occlusion.words:,} content words" in README and f"it was {occlusion.untouched:.3f} on" in README
+    assert f'"{occlusion.mean_photograph}": CIDEr {100 * occlusion.mean_photograph_cider:.1f}' in README
+    assert f"calibration error is {calibration.error:.3f}" in README
+    assert f"with {calibration.tells_good:.2f} (" in README and f"with {calibration.tells_unlike:.2f}." in README
+    assert f"{config.image_size} x {config.image_size} pixels" in README
 
 
 def test_every_file_that_is_named_is_there() -> None:
