@@ -11,10 +11,11 @@ from torchvision.models import resnet18
 from hf_captioner import metrics
 from hf_captioner.encoder import Encoder
 from tests.conftest import write_table
-from train.compare import main, read_rows
+from train.compare import main, read_rows, table
 from train.recipe import Recipe
 
-RECIPES = Path(__file__).resolve().parent.parent / "train" / "recipes"
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "train" / "recipes"
 PLAN = """
 seeds: [1, 2]
 base:
@@ -76,6 +77,20 @@ def test_every_row_is_measured_once_and_named(
     assert set(times) == {"baseline", "LSTM", "further"}
     assert all(time["minutes"] > 0 and time["milliseconds"] > 0 for time in times.values())
     assert "| 1 |\n" in capsys.readouterr().out
+
+
+def test_the_readme_and_the_card_show_what_was_measured_by_the_plan() -> None:
+    rows, seeds = read_rows(RECIPES / "compare.yaml")
+    found = json.loads((RECIPES / "compare.json").read_text(encoding="utf-8"))
+    shown = table(rows, found["results"], found["not measured"], found["times"])
+    for file in ("README.md", "model_card.md"):
+        assert shown in (ROOT / file).read_text(encoding="utf-8"), file
+    plain = {row.name: row.recipe for row in rows}
+    for result in found["results"]:
+        assert result["recipe"] == {**plain[result["row"]], "seed": result["seed"]}
+    for row in rows:
+        measured = sorted(result["seed"] for result in found["results"] if result["row"] == row.name)
+        assert measured == seeds or row.name in found["not measured"], row.name
 
 
 def test_the_plan_of_the_repository_is_sound() -> None:

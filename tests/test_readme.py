@@ -41,7 +41,7 @@ def test_the_commands_are_understood() -> None:
 
 def test_the_training_commands_take_these_flags(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"-m (train\.[a-z]+)([^`\n]*)", README)
-    assert {module for module, _ in commands} >= {"train.fit", "train.evaluate", "train.occlusion", "train.report"}
+    assert {module for module, _ in commands} >= {"train.fit", "train.evaluate", "train.compare", "train.report"}
     for module, arguments in commands:
         with pytest.raises(SystemExit, match="0"):
             importlib.import_module(module).main(["--help"])
