@@ -44,29 +44,3 @@ def test_training_on_the_reward_raises_it(objective: SelfCritical, tiny_captione
         optimizer.zero_grad()
         rewards.append(-float(found.value / found.weight))
     assert sum(rewards[-10:]) > 1.2 * sum(rewards[20:30]) > 0
-
-
-def test_words_read_are_replaced_but_never_the_start_token(tiny_captioner: ImageCaptioner) -> None:
-    words = tiny_captioner.tokenizer
-    values = torch.randn(
-        2, tiny_captioner.encoder.height * tiny_captioner.encoder.width, tiny_captioner.encoder.channels
-    )
-    batch = collate([(i, values[i], [words.encode(SENTENCES[i])]) for i in range(2)])
-    plain = CrossEntropy(tiny_captioner)
-    grid = plain.grid(batch)
-    assert torch.equal(plain._read(grid, batch), batch.words)
-    for option in ("word_dropout", "scheduled_sampling"):
-        torch.manual_seed(0)
-        read = CrossEntropy(tiny_captioner, **{option: 0.9})._read(grid, batch)
-        assert torch.equal(read[:, 0], batch.words[:, 0]) and not torch.equal(read, batch.words)
-        if option == "word_dropout":
-            assert (read == words.unknown_id).any()
-
-
-def test_uneven_attention_costs(tiny_captioner: ImageCaptioner) -> None:
-    words, encoder = tiny_captioner.tokenizer, tiny_captioner.encoder
-    values = torch.randn(8, encoder.height * encoder.width, encoder.channels)
-    batch = collate([(i, values[i], [words.encode(SENTENCES[i % 4])]) for i in range(8)])
-    plain, penalised = (CrossEntropy(tiny_captioner, attention_penalty=weight) for weight in (0.0, 1.0))
-    grid = plain.grid(batch)
-    assert penalised.of(grid, batch) > plain.of(grid, batch)

@@ -233,8 +233,7 @@ class Trainer:
         return optimizer
 
     def _objective(self, stage: Stage, photographs: Photographs) -> nn.Module:
-        options = ("label_smoothing", "word_dropout", "scheduled_sampling", "attention_penalty")
-        cross_entropy = CrossEntropy(self.captioner, **{name: getattr(self.recipe, name) for name in options})
+        cross_entropy = CrossEntropy(self.captioner, label_smoothing=self.recipe.label_smoothing)
         if stage.objective == "cross_entropy":
             return cross_entropy
         references = [[[*ids, self.tokenizer.end_id] for ids in group] for group in photographs.ids]

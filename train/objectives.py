@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from hf_captioner.encoder import Grid
 from hf_captioner.model import ImageCaptioner
@@ -31,19 +31,9 @@ class Objective(NamedTuple):
 class CrossEntropy(nn.Module):
     """Label-smoothed cross-entropy of every next word, in nats."""
 
-    def __init__(
-        self,
-        captioner: ImageCaptioner,
-        *,
-        label_smoothing: float = 0.0,
-        word_dropout: float = 0.0,
-        scheduled_sampling: float = 0.0,
-        attention_penalty: float = 0.0,
-    ) -> None:
+    def __init__(self, captioner: ImageCaptioner, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.encoder, self.decoder, self.label_smoothing = captioner.encoder, captioner.decoder, label_smoothing
-        self.word_dropout, self.scheduled_sampling = word_dropout, scheduled_sampling
-        self.attention_penalty = attention_penalty
 
     def forward(self, batch: Batch) -> Objective:
         loss = self.of(self.grid(batch), batch)
@@ -58,33 +48,9 @@ class CrossEntropy(nn.Module):
 
     def of(self, grid: Grid, batch: Batch) -> Tensor:
         """The loss, summed over the batch's words."""
-        words = self._read(grid, batch)
-        logits, attention = self.decoder.teacher_forced(grid, words, batch.lengths)
+        logits, _ = self.decoder.teacher_forced(grid, batch.words, batch.lengths)
         wanted = pack_padded_sequence(batch.targets, batch.lengths, batch_first=True, enforce_sorted=False).data
-        loss = F.cross_entropy(logits.data.float(), wanted, label_smoothing=self.label_smoothing, reduction="sum")
-        if self.attention_penalty:
-            looked = pad_packed_sequence(attention, batch_first=True)[0].sum(1)
-            loss = loss + self.attention_penalty * batch.lengths.sum() * ((1 - looked) ** 2).mean()
-        return loss
-
-    def _read(self, grid: Grid, batch: Batch) -> Tensor:
-        """(R, T): the true words, some of them replaced; never the start token."""
-        words = batch.words
-        if self.scheduled_sampling:
-            with torch.no_grad():
-                logits, _ = self.decoder.teacher_forced(grid, words, batch.lengths)
-                drawn = logits._replace(data=torch.multinomial(logits.data.float().softmax(-1), 1))
-                said = pad_packed_sequence(drawn, batch_first=True)[0].squeeze(2)
-            words = self._replaced(words, torch.cat([words[:, :1], said[:, :-1]], 1), self.scheduled_sampling)
-        if self.word_dropout:
-            words = self._replaced(words, torch.full_like(words, CaptionTokenizer.unknown_id), self.word_dropout)
-        return words
-
-    @staticmethod
-    def _replaced(words: Tensor, others: Tensor, chance: float) -> Tensor:
-        replaced = torch.rand(words.shape, device=words.device) < chance
-        replaced[:, 0] = False
-        return torch.where(replaced, others, words)
+        return F.cross_entropy(logits.data.float(), wanted, label_smoothing=self.label_smoothing, reduction="sum")
 
 
 class SelfCritical(nn.Module):

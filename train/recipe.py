@@ -73,12 +73,6 @@ class Recipe(Strict):
     batch_size: int = 50
     """Photographs a step, over all processes."""
     label_smoothing: float = 0.1
-    word_dropout: float = 0.0
-    """Chance that a word read is the unknown word instead."""
-    scheduled_sampling: float = 0.0
-    """Chance that a word read is drawn from the model's own prediction instead (Mihaylova and Martins 2019)."""
-    attention_penalty: float = 0.0
-    """Weight of the doubly stochastic attention term of Xu et al. 2015."""
     weight_decay: float = 0.01
     clip_norm: float = 5.0
     """Largest norm of the gradient."""
@@ -100,9 +94,6 @@ class Recipe(Strict):
             self._require(getattr(self, name) >= 0, name, "at least 0")
         self._require(self.clip_norm > 0, "clip_norm", "more than 0")
         self._require(0 <= self.label_smoothing < 1, "label_smoothing", "0 or more and less than 1")
-        self._require(0 <= self.word_dropout < 1, "word_dropout", "0 or more and less than 1")
-        self._require(0 <= self.scheduled_sampling < 1, "scheduled_sampling", "0 or more and less than 1")
-        self._require(self.attention_penalty >= 0, "attention_penalty", "at least 0")
         self._require(0 <= self.average < 1, "average", "0 or more and less than 1")
         self._require(self.mixed_precision in ("bf16", "no"), "mixed_precision", "bf16 or no")
         self.captioner_config(5)
