@@ -63,21 +63,20 @@ def reading_at(captioner: ImageCaptioner, image_size: int) -> ImageCaptioner:
 
 def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
     """The image sizes with the captioner's own search, and every search at the better size; the best first."""
-    own, paths = captioner.config.image_size, [record.path for record in records]
-    found, grids = [], {}
-    for size in (own, own + round(captioner.encoder.stride)):
-        reader = reading_at(captioner, size)
-        grids[size] = list(encoded(reader, paths))
-        found.append(_trial(reader, grids[size], records, captioner.config.search))
-    size = max(found, key=lambda trial: trial.product).image_size
-    reader = reading_at(captioner, size)
+    larger = captioner.config.image_size + round(captioner.encoder.stride)
+    found, read = [], {}
+    for reader in (captioner, reading_at(captioner, larger)):
+        size = reader.config.image_size
+        read[size] = reader, list(encoded(reader, [record.path for record in records]))
+        found.append(_trial(*read[size], records, captioner.config.search))
+    reader, grids = read[max(found, key=lambda trial: trial.product).image_size]
     combinations = list(itertools.product(BEAMS, LENGTH_PENALTIES, NO_REPEAT_NGRAMS))
     for beams, penalty, ngram in tqdm(combinations, desc="search", dynamic_ncols=True):
         if beams == 1 and penalty != LENGTH_PENALTIES[0]:
             continue  # greedy search never compares lengths
         search = captioner.search_settings({"beams": beams, "length_penalty": penalty, "no_repeat_ngram": ngram})
         if search != captioner.config.search:
-            found.append(_trial(reader, grids[size], records, search))
+            found.append(_trial(reader, grids, records, search))
     return sorted(found, key=lambda trial: trial.product, reverse=True)
 
 
