@@ -68,7 +68,7 @@ def test_the_figures_are_the_bundled_checkpoints() -> None:
     assert f"For {occlusion.words:,} content words" in README and f"it was {occlusion.untouched:.3f} on" in README
     assert f'"{occlusion.mean_photograph}": CIDEr {100 * occlusion.mean_photograph_cider:.1f}' in README
     assert f"calibration error is {calibration.error:.3f}" in README
-    assert f"with {calibration.tells_good:.2f} (" in README and f"with {calibration.tells_unlike:.2f}." in README
+    assert f"is {calibration.tells_good:.2f} for" in README and f"and {calibration.tells_unlike:.2f} for" in README
     assert f"{config.image_size} x {config.image_size} pixels" in README
 
 
