@@ -23,8 +23,9 @@ caption: setup
 	@test -n "$(IMAGE)" || { echo "make caption needs a picture: make caption IMAGE=dog.jpg" >&2; exit 2; }
 	$(VENV)/bin/hf-captioner caption "$(IMAGE)"
 
+# Two files of tests at a time, a thread each: most of a test's time is a process that starts.
 test: setup
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .
