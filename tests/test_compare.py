@@ -73,7 +73,8 @@ def test_every_row_is_measured_once_and_named(
     assert main([*flags, "--seeds", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} == before
     capsys.readouterr()
-    assert main([*flags, "--time"]) == 0
+    assert main([*flags, "--time", "--rows", "LSTM"]) == 0
+    assert main([*flags, "--time", "--rows", "baseline", "further"]) == 0
     times = json.loads((tmp_path / "compare.json").read_text())["times"]
     assert set(times) == {"baseline", "LSTM", "further"}
     assert all(time["minutes"] > 0 and time["milliseconds"] > 0 for time in times.values())

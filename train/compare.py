@@ -201,6 +201,11 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+def _times(out: Path) -> dict[str, dict[str, float]]:
+    file = out / TIMES
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
 def _is_meant(row: Row, words: Sequence[str]) -> bool:
     return not words or any(word.lower() in row.name.lower() for word in words)
 
@@ -227,12 +232,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = load_records(options.data, split_file=options.out / "splits.json", seed=1)
         if options.time:
             done = {result["row"]: result["seed"] for result in reversed(measured(chosen, options.out))}
-            times = {
-                row.name: time_row(row, done[row.name], records, options.out, options.weights)
-                for row in chosen
-                if row.name in done
-            }
-            (options.out / TIMES).write_text(json.dumps(times, indent=1), encoding="utf-8")
+            times = _times(options.out)
+            for row in chosen:
+                if row.name in done:
+                    times[row.name] = time_row(row, done[row.name], records, options.out, options.weights)
+                    (options.out / TIMES).write_text(json.dumps(times, indent=1), encoding="utf-8")
             _write(options.out, rows, failed)
         for seed in [] if options.time else options.seeds or seeds:
             for row in chosen:
@@ -250,8 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(out: Path, rows: Sequence[Row], failed: dict[str, str]) -> None:
-    results = measured(rows, out)
-    times = json.loads((out / TIMES).read_text()) if (out / TIMES).exists() else {}
+    results, times = measured(rows, out), _times(out)
     found = {"results": results, "times": times, "not measured": failed}
     (out / "compare.md").write_text(table(rows, results, failed, times), encoding="utf-8")
     (out / "compare.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
