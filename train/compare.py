@@ -160,7 +160,7 @@ def table(
     was not begun is left out."""
     head = [*SHOWN, "CIDEr greedy", "CIDEr 5 beams", "different", "million parameters"]
     head += ["minutes to train", "ms a caption", "seeds"]
-    lines = [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
+    lines = [f"| captioner | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
     for row in rows:
         own = [result for result in results if result["row"] == row.name]
         if not own:
