@@ -156,16 +156,15 @@ def measured(rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
 def table(
     rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str], times: dict[str, dict[str, float]]
 ) -> str:
-    """Scores x 100 with 3 beams: mean over the seeds, and where there are several their standard deviation. A row that
-    was not begun is left out."""
+    """Scores x 100 with 3 beams: mean over the seeds, and where there are several their standard deviation."""
     head = [*SHOWN, "CIDEr greedy", "CIDEr 5 beams", "different", "million parameters"]
     head += ["minutes to train", "ms a caption", "seeds"]
     lines = [f"| captioner | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
     for row in rows:
         own = [result for result in results if result["row"] == row.name]
         if not own:
-            if row.name in failed:
-                lines.append(f"| {row.name} | {failed[row.name]} |{' |' * (len(head) - 1)}")
+            reason = failed.get(row.name, "not measured yet")
+            lines.append(f"| {row.name} | {reason} |{' |' * (len(head) - 1)}")
             continue
         three = [result["beams"]["3"] for result in own]
         columns = [[100 * scores[name] for scores in three if name in scores] for name in SHOWN]
