@@ -65,6 +65,13 @@ def preprocess(photograph: Image.Image, config: CaptionerConfig) -> Tensor:
     return (pixels - torch.tensor(config.image_mean)[:, None, None]) / torch.tensor(config.image_std)[:, None, None]
 
 
+def cover(pixels: Tensor, cells: Tensor) -> Tensor:
+    """pixels (3, S, S) and R masks (R, h, w), whose cells divide the photograph evenly -> (R, 3, S, S): the
+    photograph's mean colour wherever a cell is true."""
+    hidden = torch.nn.functional.interpolate(cells[:, None].float(), pixels.shape[1:], mode="nearest").bool()
+    return torch.where(hidden, pixels.mean((1, 2), keepdim=True), pixels)
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
     grey = array.ndim == 2
     if array.dtype != np.uint8 or array.size == 0 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hf_captioner import CaptionerConfig, ImageError
-from hf_captioner.images import open_image, preprocess
+from hf_captioner.images import cover, open_image, preprocess
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -172,3 +172,12 @@ def test_preprocess_resizes_the_whole_photograph_and_normalises() -> None:
     blue = (torch.tensor([0, 0, 1.0]) - torch.tensor(config.image_mean)) / torch.tensor(config.image_std)
     torch.testing.assert_close(pixels[:, 0, 31], red)
     torch.testing.assert_close(pixels[:, 31, 0], blue)
+
+
+def test_covered_cells_have_the_photographs_mean_colour_and_the_others_stay() -> None:
+    pixels = torch.randn(3, 8, 8)
+    cells = torch.tensor([[[True, False], [False, False]], [[False, False], [False, False]]])
+    first, second = cover(pixels, cells)
+    torch.testing.assert_close(first[:, :4, :4], pixels.mean((1, 2))[:, None, None].expand(3, 4, 4))
+    assert torch.equal(first[:, 4:], pixels[:, 4:]) and torch.equal(first[:, :, 4:], pixels[:, :, 4:])
+    assert torch.equal(second, pixels)

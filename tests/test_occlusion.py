@@ -12,7 +12,7 @@ from hf_captioner.config import FIFTHS
 from hf_captioner.hub import is_generated
 from tests.conftest import SENTENCES, write_table
 from train.data import Record
-from train.occlusion import _hidden_cells, _painted_over, main, occlude
+from train.occlusion import _hidden_cells, main, occlude
 
 
 def test_a_fifth_is_hidden_the_most_attended_and_the_least() -> None:
@@ -22,14 +22,6 @@ def test_a_fifth_is_hidden_the_most_attended_and_the_least() -> None:
     assert most.nonzero().flatten().tolist() == list(range(80, 100))
     assert least.nonzero().flatten().tolist() == list(range(20))
     assert chance.sum() == 20 and not torch.equal(chance, most)
-
-
-def test_hidden_cells_have_the_photographs_mean_colour_and_the_others_stay() -> None:
-    pixels = torch.randn(3, 8, 8)
-    cells = torch.tensor([[True, False, False, False]])
-    painted = _painted_over(pixels, cells, (2, 2))[0]
-    torch.testing.assert_close(painted[:, :4, :4], pixels.mean((1, 2))[:, None, None].expand(3, 4, 4))
-    assert torch.equal(painted[:, 4:], pixels[:, 4:]) and torch.equal(painted[:, :, 4:], pixels[:, :, 4:])
 
 
 def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner, photograph_paths: list[Path]) -> None:

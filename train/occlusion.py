@@ -20,7 +20,7 @@ from hf_captioner.caption import Caption
 from hf_captioner.config import FIFTHS, ConfigError, Occlusion
 from hf_captioner.encoder import Grid
 from hf_captioner.hub import CheckpointError, bundled_checkpoint
-from hf_captioner.images import ImageError, open_image, preprocess
+from hf_captioner.images import ImageError, cover, open_image, preprocess
 from hf_captioner.model import ImageCaptioner
 from train.batches import padded
 from train.data import DataError, Record, load_split
@@ -82,7 +82,7 @@ def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1)
         if not content:
             continue
         cells = torch.stack([_hidden_cells(caption, i, generator) for i in content])  # (content words, 3, N)
-        grid = captioner.encode(_painted_over(pixels, cells.flatten(0, 1), caption.words[0].attention.shape))
+        grid = captioner.encode(cover(pixels, cells.view(-1, *caption.words[0].attention.shape)))
         probabilities = _word_probabilities(captioner, caption, grid).unflatten(0, (len(content), len(FIFTHS)))
         untouched = _word_probabilities(captioner, caption, captioner.encode(pixels[None]))[0]
         texts = [best[0].text for best in captioner.caption_grid(grid, captioner.search_settings({}))]
@@ -102,13 +102,6 @@ def _hidden_cells(caption: Caption, word: int, generator: torch.Generator) -> Te
     order = attention.argsort(descending=True)
     chosen = (order[:count], torch.randperm(len(attention), generator=generator)[:count], order[-count:])
     return torch.stack([torch.zeros(len(attention), dtype=torch.bool).index_fill(0, cells, True) for cells in chosen])
-
-
-def _painted_over(pixels: Tensor, cells: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(3, S, S) and (R, N) -> (R, 3, S, S): the photograph's mean colour where a cell is hidden."""
-    hidden = cells.view(-1, 1, *shape).float()
-    hidden = torch.nn.functional.interpolate(hidden, pixels.shape[1:], mode="nearest").bool()
-    return torch.where(hidden, pixels.mean((1, 2))[:, None, None], pixels)
 
 
 def _word_probabilities(captioner: ImageCaptioner, caption: Caption, grid: Grid) -> Tensor:
