@@ -1,71 +1,199 @@
 """The web page: a photograph, its caption, and for each word where the model looked."""
 
+import atexit
+import html
 import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read when gradio is imported
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="hf-captioner-")
 
 import gradio as gr
-from PIL import Image
+from looking import looking, shown
+from many import many_photographs
+from one import one_photograph
+from uploads import Upload, cannot_read, picture, pictures
 
-from hf_captioner import Caption, ImageCaptioner, ImageError
+from hf_captioner import CheckpointError, ConfigError, ImageCaptioner, ImageError
 from hf_captioner.config import FIFTHS, CaptionerConfig
+from hf_captioner.hub import render_card
 from hf_captioner.images import open_image
 
+atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)  # visitors' photographs
 HERE = Path(__file__).parent
 EXAMPLES = [str(HERE / "examples" / f"{name}.jpg") for name in ("camera", "astronaut", "chelsea", "coffee", "rocket")]
-CSS = "#maps .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); }"
-SHOWN = 800
-"""Longest side of the heatmaps on the page, in pixels."""
 LIT = "Lit places are where the model looked while it chose the word: a hint at what the word rests on, no proof."
 SEEN = (
     "The model has seen photographs of people and dogs, mostly outdoors; of anything else it talks nonsense, fluently."
 )
+PACE = 0.1
+"""Seconds between two pictures of the camera; while one is captioned only the newest waits."""
+LIVE = 4
+"""Visitors whose cameras are captioned at once."""
+TURN = 120
+"""Seconds of a visitor's camera after which it is the next one's turn."""
+SWEEP, KEPT = 60, 600
+"""Seconds between two looks for uploads older than so many seconds; those are deleted."""
 
 
 def build_page(captioner: ImageCaptioner) -> gr.Blocks:
     """The page around a captioner; starts nothing."""
-
-    def look(photograph: str | None) -> tuple[str, list[tuple[Image.Image, str]]]:
-        """Caption a photograph; one picture a word shows where the model looked."""
-        if photograph is None:
-            return "", []
-        try:
-            caption, picture = _caption(captioner, photograph), open_image(photograph)
-        except gr.Error as error:
-            gr.Warning(error.message)  # and no caption of the photograph before is left standing
-            return "", []
-        picture.thumbnail((SHOWN, SHOWN))
-        maps = [(caption.overlay(picture, index), word.text) for index, word in enumerate(caption.words)]
-        return caption.text, maps
-
-    def describe(photograph: str | None) -> dict[str, object]:
-        """Caption a photograph: the sentence, and for each word its probability, alternatives and attention."""
-        if photograph is None:
-            raise gr.Error("There is no photograph; expected a picture's file.", print_exception=False)
-        return _caption(captioner, photograph).to_dict(attention=True)
-
-    with gr.Blocks(title="What did it look at?", analytics_enabled=False, delete_cache=(600, 600)) as page:
+    with gr.Blocks(title="What did it look at?", analytics_enabled=False, delete_cache=(SWEEP, KEPT)) as page:
         gr.Markdown("# What did it look at?\nA caption for your photograph, and where the model looked for every word.")
-        with gr.Row():
-            photograph = gr.Image(sources=["upload", "webcam", "clipboard"], label="Photograph", buttons=[], height=380)
-            # The file itself, not Gradio's reading of it: one function of the package opens every picture.
-            photograph.preprocess = lambda payload: payload and payload.path
-            with gr.Column():
-                sentence = gr.Textbox(label="Caption", interactive=False, lines=2, elem_id="caption")
-                gr.Markdown("### Where it looked, word by word")
-                maps = gr.Gallery(
-                    label="Where it looked", show_label=False, buttons=[], elem_id="maps", object_fit="contain"
-                )
-        gr.Examples(EXAMPLES, photograph, cache_examples=False)
-        gr.Markdown(f"{LIT} {_known(captioner.config)}")
-        photograph.change(look, photograph, [sentence, maps], api_visibility="private")
-        # An event of the image box and not gr.api: Gradio then takes uploads (and addresses), no path of the server's.
-        gr.Button(visible=False).click(describe, photograph, gr.JSON(visible=False), api_name="caption")
+        with gr.Tab("One photograph"):
+            photograph = one_photograph(captioner, EXAMPLES, f"{LIT} {known(captioner.config)}")
+        with gr.Tab("Many photographs"):
+            many_photographs(captioner)
+        with gr.Tab("Live"):
+            _live(captioner)
+        with gr.Tab("Compare"):
+            _compare(captioner)
+        with gr.Tab("About"):
+            gr.Markdown(about(captioner), elem_id="about")
+        _endpoints(captioner, photograph)
     return page
 
 
-def _known(config: CaptionerConfig) -> str:
+def _live(captioner: ImageCaptioner) -> None:
+    times = gr.State(())
+    camera = gr.Image(
+        sources=["webcam"],
+        streaming=True,
+        label="Camera",
+        buttons=[],
+        type="numpy",
+        webcam_options=gr.WebcamOptions(mirror=False),
+    )
+    said = gr.Textbox(label="It says", interactive=False, lines=2)
+    rate = gr.Markdown()
+
+    def watch(frame: Any, times: tuple[float, ...]) -> tuple[str, tuple[float, ...], str]:
+        caption = captioner.caption(frame, num_captions=1)
+        times = (*times[-9:], time.monotonic())
+        pace = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+        return caption.text, times, f"{pace:.1f} captions a second"
+
+    camera.stream(
+        watch,
+        [camera, times],
+        [said, times, rate],
+        stream_every=PACE,
+        concurrency_limit=LIVE,
+        time_limit=TURN,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _compare(captioner: ImageCaptioner) -> None:
+    with gr.Row():
+        photograph = picture(sources=["upload", "clipboard"], label="Photograph", height=240, elem_id="compared")
+        with gr.Column():
+            names = [
+                gr.Textbox(label=f"{which} model", placeholder="bundled; or a folder, or a Hub id", max_lines=1)
+                for which in ("First", "Second")
+            ]
+            go = gr.Button("Compare", variant="primary")
+    with gr.Row():
+        sides = [looking(elem_id=f"side-{side}") for side in (1, 2)]
+
+    def compare(upload: Upload | None, *names: str) -> list[Any]:
+        if upload is None:
+            gr.Warning("There is no photograph; give it one first.")
+            return [{}, {}]
+        try:
+            found = [_spoken(captioner, upload.path, name.strip()) for name in names]
+        except (CheckpointError, ConfigError) as error:
+            gr.Warning(html.escape(str(error)))
+        except ImageError as error:
+            gr.Warning(html.escape(cannot_read(error, upload)))
+        else:
+            return found
+        return [{}, {}]
+
+    go.click(compare, [photograph, *names], sides, api_visibility="private")
+
+
+def _spoken(captioner: ImageCaptioner, path: str, name: str) -> dict[str, Any]:
+    photograph = open_image(path)
+    caption = (loaded(name) if name else captioner).caption(photograph, num_captions=1)
+    photograph.thumbnail((800, 800))
+    return shown(photograph, [(name or "bundled", caption, [False] * len(caption.words))])
+
+
+@lru_cache(2)
+def loaded(name: str) -> ImageCaptioner:
+    """The captioner of a folder or Hub id; the last two stay in memory. Raises CheckpointError."""
+    return ImageCaptioner.from_pretrained(name)
+
+
+def about(captioner: ImageCaptioner) -> str:
+    """The model card without the header that is meant for machines."""
+    card = captioner.card or render_card(captioner.config, licence=captioner.weights_license)
+    return card.split("---\n", 2)[2]
+
+
+def _endpoints(captioner: ImageCaptioner, photograph: gr.Image) -> None:
+    def caption(photograph: Upload | None) -> dict[str, Any]:
+        """Caption a photograph: the sentence, and for each word its probability, alternatives and attention.
+
+        Args:
+            photograph: A picture's file.
+        """
+        return _caption(captioner, photograph)
+
+    def continue_caption(photograph: Upload | None, begin_with: str) -> dict[str, Any]:
+        """Caption a photograph with a sentence that begins with the words given.
+
+        Args:
+            photograph: A picture's file.
+            begin_with: The caption's first words, such as "two dogs".
+        """
+        return _caption(captioner, photograph, begin_with=begin_with)
+
+    def caption_batch(photographs: list[Upload]) -> list[dict[str, Any]]:
+        """Caption several photographs, in order; one that cannot be read gets an `error` in its place.
+
+        Args:
+            photographs: The pictures' files.
+        """
+        if not photographs:
+            raise gr.Error("There are no photographs; expected a list of pictures' files.", print_exception=False)
+        found: Any = captioner.stream([upload.path for upload in photographs], num_captions=1)
+        return [
+            {"error": cannot_read(result, upload)} if isinstance(result, ImageError) else result.to_dict()
+            for upload, result in zip(photographs, found, strict=True)
+        ]
+
+    # Events of input boxes and not gr.api: Gradio then takes uploads (and addresses), no path of the server's.
+    answer = gr.JSON(visible=False)
+    begin = gr.Textbox(visible=False)
+    files = pictures(visible=False)
+    gr.Button(visible=False).click(caption, photograph, answer, api_name="caption")
+    gr.Button(visible=False).click(continue_caption, [photograph, begin], answer, api_name="continue")
+    gr.Button(visible=False).click(caption_batch, files, answer, api_name="caption_batch")
+
+
+def _caption(captioner: ImageCaptioner, photograph: Upload | None, **search: Any) -> dict[str, Any]:
+    if photograph is None:
+        raise gr.Error("There is no photograph; expected a picture's file.", print_exception=False)
+    try:
+        found: dict[str, Any] = captioner.caption(photograph.path, num_captions=1, **search).to_dict(attention=True)
+        return found
+    except ImageError as error:
+        raise gr.Error(cannot_read(error, photograph), print_exception=False) from error
+    except ConfigError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def known(config: CaptionerConfig) -> str:
     """What was measured of this captioner, in plain sentences; nothing is said of what was not."""
     occlusion = config.occlusion
     seen = SEEN if config.results and config.results.dataset == "Flickr8k" else ""
@@ -78,29 +206,35 @@ def _known(config: CaptionerConfig) -> str:
     )
 
 
-def _caption(captioner: ImageCaptioner, photograph: str) -> Caption:
-    try:
-        caption: Caption = captioner.caption(photograph, num_captions=1)
-        return caption
-    except ImageError as error:
-        reason = str(error).removeprefix(f"{photograph}: ")  # where the server keeps it is nobody's business
-        raise gr.Error(f"This picture cannot be read: {reason}", print_exception=False) from error
+def theme() -> gr.themes.Base:
+    """Fonts that every machine has, so that none is fetched; and small print dark enough to read."""
+    soft = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return soft.set(
+        body_text_color_subdued="*neutral_600",
+        block_label_text_color="*primary_800",
+        block_title_text_color="*primary_800",
+        checkbox_label_background_fill_selected="*primary_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+    )
 
 
 def serve(model: str | None = None, port: int | None = None, *, open_browser: bool = False) -> None:
-    """Load the captioner once and serve the page until interrupted. Raises CheckpointError."""
+    """Load the captioner once and serve the page until interrupted or told to end. Raises CheckpointError."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     page = build_page(ImageCaptioner.from_pretrained(model))
     page.space_id = None  # else the page asks the Hub and a font server for a header
     page.queue(max_size=40, default_concurrency_limit=2)
     page.launch(
         server_port=port,
         inbrowser=open_browser,
-        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=CSS,
+        theme=theme(),
+        css_paths=HERE / "page.css",
         footer_links=[],
         run_history=False,
         max_file_size="20mb",
         show_error=True,
+        mcp_server=True,
     )
 
 

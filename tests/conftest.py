@@ -68,6 +68,12 @@ def checkpoint(
     return folder
 
 
+@pytest.fixture(scope="session")
+def saved_captioner(checkpoint: Path) -> ImageCaptioner:
+    """What the checkpoint holds."""
+    return ImageCaptioner.from_pretrained(checkpoint)
+
+
 def generated(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
     """A picture of coloured blocks, different for each seed."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)

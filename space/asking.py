@@ -1,0 +1,160 @@
+"""What a visitor asks of a photograph: plain functions of a captioner that know nothing of the page."""
+
+import dataclasses
+import difflib
+import html
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hf_captioner import Caption, ConfigError, ImageCaptioner
+from hf_captioner.images import ImageSource, cover, open_image, preprocess
+
+SHOWN = 1280
+"""Longest side of the photograph on the page, in pixels."""
+CELLS = 32
+"""Cells a side of what the brush paints."""
+FIFTH = 0.2
+"""Share of the photograph that is covered for a word."""
+NATURAL, SHORTER, LONGER = LENGTHS = ("natural", "shorter", "longer")
+SAFE, LIVELY = MOODS = ("safe", "livelier")
+MORE = 2
+"""Words that a longer caption has more than the plain one, at least."""
+NOTHING = np.zeros((CELLS, CELLS), bool)
+"""Nothing covered."""
+DOUBTFUL = 0.3
+"""Below this confidence a caption is offered with a warning."""
+HUSHED = 125
+"""Characters after which some screen readers cut an alternative text."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a visitor wants the photograph captioned; by default as the checkpoint does it."""
+
+    begin_with: str = ""
+    avoid: str = ""
+    """Words, with commas or spaces between them."""
+    length: str = NATURAL
+    mood: str = SAFE
+    several: bool = False
+    """Three different captions."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Sitting:
+    """One visitor's photograph and what was said of it."""
+
+    photograph: Image.Image
+    """RGB, at most SHOWN pixels long."""
+    pixels: Tensor
+    """(3, S, S), as the model reads it."""
+    plain: Caption
+    """The caption of the whole photograph, nothing asked."""
+    wish: Wish = Wish()
+    answers: tuple[Caption, ...] = ()
+    """The captions of the wish; none where nothing is wished and nothing covered."""
+    covered: np.ndarray = dataclasses.field(default_factory=NOTHING.copy)
+    """(CELLS, CELLS): where the photograph is painted over."""
+
+    @property
+    def captions(self) -> tuple[Caption, ...]:
+        return (self.plain, *self.answers)
+
+
+def look(captioner: ImageCaptioner, source: ImageSource) -> Sitting:
+    """Read a photograph and caption it. Raises ImageError."""
+    photograph = open_image(source)
+    pixels = preprocess(photograph, captioner.config)
+    photograph.thumbnail((SHOWN, SHOWN))
+    return Sitting(photograph, pixels, _captions(captioner, pixels, {})[0])
+
+
+def ask(captioner: ImageCaptioner, sitting: Sitting, wish: Wish, covered: np.ndarray) -> Sitting:
+    """Caption the photograph again as wished, with the covered cells painted over. Raises ConfigError."""
+    answers: list[Caption] = []
+    if wish != Wish(seed=wish.seed) or covered.any():
+        pixels = cover(sitting.pixels, torch.from_numpy(covered)[None])[0]
+        answers = _captions(captioner, pixels, search_of(wish, len(sitting.plain.words)))
+        if wish.length == SHORTER and not all(answer.finished for answer in answers):
+            raise ConfigError("It finds no shorter caption of this photograph.")
+    return dataclasses.replace(sitting, wish=wish, answers=tuple(answers), covered=covered)
+
+
+def _captions(captioner: ImageCaptioner, pixels: Tensor, search: dict[str, Any]) -> list[Caption]:
+    return captioner.caption_grid(captioner.encode(pixels[None]), captioner.search_settings(search))[0]
+
+
+def search_of(wish: Wish, words: int) -> dict[str, Any]:
+    """A wish as keywords of `ImageCaptioner.caption`, where the plain caption has so many words."""
+    search: dict[str, Any] = {}
+    if wish.begin_with.strip():
+        search["begin_with"] = wish.begin_with
+    if wish.avoid.strip():
+        search["avoid"] = tuple(re.split(r"[\s,]+", wish.avoid.strip(" ,")))
+    if wish.length == SHORTER:
+        search |= {"max_length": max(words - 1, len(wish.begin_with.split()) + 1), "beams": 20}
+    if wish.length == LONGER:
+        search |= {"min_length": words + MORE, "max_length": 2 * words + MORE}
+    if wish.mood == LIVELY:
+        search |= {"sample": True, "temperature": 0.8, "top_p": 0.9, "seed": wish.seed}
+    if wish.several:
+        search["num_captions"] = 3
+        if wish.mood == SAFE:
+            search |= {"beams": 6, "beam_groups": 3, "diversity": 3.0}
+    return search
+
+
+def label(sitting: Sitting) -> str:
+    """What was asked for the answers, in words."""
+    wish = sitting.wish
+    asked = ["with a part covered"] * bool(sitting.covered.any())
+    asked += [f"beginning “{wish.begin_with.strip()}”"] * bool(wish.begin_with.strip())
+    asked += [f"avoiding “{wish.avoid.strip()}”"] * bool(wish.avoid.strip())
+    asked += [wish.length] * (wish.length != NATURAL) + [wish.mood] * (wish.mood != SAFE)
+    asked += ["three captions"] * wish.several
+    return f"Asked again: {', '.join(asked)}"
+
+
+def most_attended(attention: np.ndarray) -> np.ndarray:
+    """(h, w) -> (CELLS, CELLS): the fifth of the photograph that a word looked at most."""
+    rows, columns = (np.arange(CELLS) * side // CELLS for side in attention.shape)
+    fine = attention[rows][:, columns]
+    hidden: np.ndarray = fine >= np.quantile(attention, 1 - FIFTH)
+    return hidden
+
+
+def changed(before: Caption, after: Caption) -> list[bool]:
+    """For each word of the later caption, whether it is new."""
+    old, new = ([word.text for word in caption.words] for caption in (before, after))
+    kept = [False] * len(new)
+    for block in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_matching_blocks():
+        kept[block.b : block.b + block.size] = [True] * block.size
+    return [not word for word in kept]
+
+
+def alternatives(captioner: ImageCaptioner, caption: Caption, index: int) -> list[tuple[str, str]]:
+    """The likeliest words at a place: (word and probability for people, the caption's beginning with it)."""
+    before, tokenizer = [word.text for word in caption.words[:index]], captioner.tokenizer
+    return [
+        (f"{word} ({probability:.0%})", " ".join([*before, word]))
+        for word, probability in caption.words[index].alternatives
+        if tokenizer.encode(word) and tokenizer.unknown_id not in tokenizer.encode(word)
+    ]
+
+
+def sentence(text: str) -> str:
+    """A caption as a sentence: a capital and a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".") if text else ""
+
+
+def snippet(name: str, text: str) -> str:
+    """The HTML that shows a picture with its alternative text."""
+    return f'<img src="{html.escape(name)}" alt="{html.escape(text)}">'
