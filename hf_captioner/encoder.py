@@ -1,6 +1,8 @@
 """A torchvision backbone, cut at a named node, that turns pixels into a grid of feature vectors."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -8,8 +10,7 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hf_captioner.config import CaptionerConfig, ConfigError
 
@@ -46,16 +47,11 @@ class Encoder(nn.Module):
         size = config.image_size
         try:
             with torch.no_grad():
-                shape = self.network(torch.zeros(1, 3, size, size, device=next(self.parameters()).device))["grid"].shape
+                shape = self.network(torch.zeros(1, 3, size, size, device=next(self.parameters()).device)).shape
         except RuntimeError as error:
             raise ConfigError(
                 f"CaptionerConfig.image_size is {size}; expected a size that {config.encoder} can read ({error})."
             ) from error
-        if len(shape) != 4:
-            raise ConfigError(
-                f"CaptionerConfig.encoder_node is {config.encoder_node!r}, whose output has {len(shape)} dimensions; "
-                "expected a node with a (channels, height, width) grid."
-            )
         self.channels = int(shape[1])
         self.height, self.width = int(shape[2]), int(shape[3])
 
@@ -65,7 +61,7 @@ class Encoder(nn.Module):
         return self.config.image_size / self.height
 
     def forward(self, pixels: Tensor) -> Grid:
-        features = self.network(pixels)["grid"]
+        features = self.network(pixels)
         return Grid(features.flatten(2).transpose(1, 2), features.shape[2], features.shape[3])
 
     def load_backbone(self, source: str | Path) -> None:
@@ -118,14 +114,55 @@ def _backbone(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None, **BUILD_OPTIONS.get(name, {})).eval()
 
 
-def _cut(backbone: nn.Module, config: CaptionerConfig) -> nn.Module:
-    """The backbone up to the config's node, batch norm folded, as a module that returns {"grid": (B, C, h, w)}."""
-    try:
-        cut = create_feature_extractor(backbone, {config.encoder_node: "grid"}, suppress_diff_warning=True)
-    except ValueError as error:
-        nodes = get_graph_node_names(backbone, suppress_diff_warning=True)[1]
+class _InceptionScale(nn.Module):
+    """Pixels normalised as for ImageNet -> the (x - 0.5) / 0.5 that Inception's weights expect."""
+
+    def __init__(self, backbone: torchvision.models.Inception3) -> None:
+        super().__init__()
+        self.transform = backbone._transform_input
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.transform(pixels)
+
+
+def _cut(backbone: nn.Module, config: CaptionerConfig) -> nn.Sequential:
+    """The backbone up to the config's node, batch norm folded: (B, 3, S, S) -> (B, C, h, w).
+
+    Up to their pooling the four networks are chains of their modules, so no tracing is needed: torch.fx would replace
+    every module's call while it traces, also in other threads.
+    """
+    steps: dict[str, nn.Module] = {}
+    if isinstance(backbone, torchvision.models.Inception3):
+        steps["scale"] = _InceptionScale(backbone)
+    for name, module in backbone.named_children():
+        if name == "avgpool":
+            break
+        if name != "AuxLogits":  # Inception's second head, beside the chain
+            steps[name] = module
+    node = str(config.encoder_node)
+    first, _, rest = node.partition(".")
+    last = steps.get(first)
+    inner = dict(last.named_children()) if isinstance(last, nn.Sequential) else {}
+    if last is None or (rest and rest not in inner):
         raise ConfigError(
-            f"CaptionerConfig.encoder_node is {config.encoder_node!r}; {config.encoder} has the nodes "
-            f"{', '.join(nodes)}."
-        ) from error
-    return fuse(cut.eval(), inplace=True)
+            f"CaptionerConfig.encoder_node is {node!r}; {config.encoder} has the nodes {', '.join(inner or steps)}."
+        )
+    if rest:
+        steps[first] = _up_to(rest, inner)
+    cut = _up_to(first, steps)
+    for module in list(cut.modules()):
+        _fold_batch_norm(module)
+    return cut.eval()
+
+
+def _up_to(name: str, steps: dict[str, nn.Module]) -> nn.Sequential:
+    names = list(steps)
+    return nn.Sequential(OrderedDict((kept, steps[kept]) for kept in names[: names.index(name) + 1]))
+
+
+def _fold_batch_norm(module: nn.Module) -> None:
+    """Fold each batch norm among the module's children into the convolution before it."""
+    for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(conv, norm))
+            setattr(module, norm_name, nn.Identity())

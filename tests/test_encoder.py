@@ -1,5 +1,6 @@
 """Every backbone gives the grid that it declares, from the weights that it was given, and from no others."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from hf_captioner import CaptionerConfig, ConfigError
-from hf_captioner.encoder import Encoder
+from hf_captioner.encoder import BUILD_OPTIONS, Encoder
 
 GRIDS = [
     ("resnet50", 224, 2048, (7, 7), 32.0),
@@ -60,11 +61,11 @@ def test_inception_gets_pixels_on_its_own_scale(tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = torchvision.models.inception_v3(init_weights=False, transform_input=True).eval()
     save_file(backbone.state_dict(), tmp_path / "inception.safetensors")
-    encoder = Encoder(CaptionerConfig(10, encoder="inception_v3", encoder_node="Conv2d_1a_3x3.conv", image_size=96))
+    encoder = Encoder(CaptionerConfig(10, encoder="inception_v3", encoder_node="Conv2d_1a_3x3", image_size=96))
     encoder.load_backbone(tmp_path / "inception.safetensors")
     pixels = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
-        expected = backbone.Conv2d_1a_3x3.conv(backbone._transform_input(pixels))
+        expected = backbone.Conv2d_1a_3x3(backbone._transform_input(pixels))
         found = encoder(pixels).values
     torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
 
@@ -87,8 +88,43 @@ def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
 def test_a_node_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"layer9.*layer4"):
         Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="layer9"))
-    with pytest.raises(ConfigError, match=r"2 dimensions"):
+    with pytest.raises(ConfigError, match=r"'fc'.*layer4"):
         Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="fc"))
+    with pytest.raises(ConfigError, match=r"'features.31'.*29, 30"):
+        Encoder(CaptionerConfig(10, encoder="vgg16", encoder_node="features.31"))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16", "inception_v3"])
+def test_a_cut_network_is_torchvisions_as_far_as_it_goes(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = torchvision.models.get_model(name, weights=None, **BUILD_OPTIONS.get(name, {})).eval()
+    save_file(backbone.state_dict(), tmp_path / "backbone.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder=name, image_size=96))
+    encoder.load_backbone(tmp_path / "backbone.safetensors")
+    grids: list[torch.Tensor] = []
+    backbone.avgpool.register_forward_hook(lambda module, given, result: grids.append(given[0]))
+    with torch.no_grad():
+        pixels = torch.randn(1, 3, 96, 96)
+        found = encoder(pixels).values
+        backbone(pixels)
+    expected = grids[0].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_encoders_are_built_while_others_work() -> None:
+    """A page loads a second model while it captions with the first."""
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    pixels = torch.randn(1, 3, 64, 64)
+
+    def work() -> None:
+        for _ in range(200):
+            encoder(pixels)
+
+    with ThreadPoolExecutor(2) as threads:
+        working = threads.submit(work)
+        for _ in range(3):
+            Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+        working.result()
 
 
 def test_only_what_is_asked_for_is_trainable() -> None:
