@@ -37,8 +37,8 @@ PACE = 0.1
 """Seconds between two pictures of the camera; while one is captioned only the newest waits."""
 LIVE = 4
 """Visitors whose cameras are captioned at once."""
-TURN = 120
-"""Seconds of a visitor's camera after which it is the next one's turn."""
+TURN = 20
+"""Seconds of a visitor's camera after which it is the next one's turn, if another waits."""
 SWEEP, KEPT = 60, 600
 """Seconds between two looks for uploads older than so many seconds; those are deleted."""
 
@@ -47,9 +47,9 @@ def build_page(captioner: ImageCaptioner) -> gr.Blocks:
     """The page around a captioner; starts nothing."""
     with gr.Blocks(title="What did it look at?", analytics_enabled=False, delete_cache=(SWEEP, KEPT)) as page:
         gr.Markdown("# What did it look at?\nA caption for your photograph, and where the model looked for every word.")
-        with gr.Tab("One photograph"):
+        with gr.Tab("Photograph"):
             photograph = one_photograph(captioner, EXAMPLES, f"{LIT} {known(captioner.config)}")
-        with gr.Tab("Many photographs"):
+        with gr.Tab("Many at once"):
             many_photographs(captioner)
         with gr.Tab("Live"):
             _live(captioner)
@@ -63,16 +63,21 @@ def build_page(captioner: ImageCaptioner) -> gr.Blocks:
 
 def _live(captioner: ImageCaptioner) -> None:
     times = gr.State(())
-    camera = gr.Image(
-        sources=["webcam"],
-        streaming=True,
-        label="Camera",
-        buttons=[],
-        type="numpy",
-        webcam_options=gr.WebcamOptions(mirror=False),
-    )
-    said = gr.Textbox(label="It says", interactive=False, lines=2)
-    rate = gr.Markdown()
+    small = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}  # the model reads no more
+    with gr.Row():
+        camera = gr.Image(
+            sources=["webcam"],
+            streaming=True,
+            label="Camera",
+            buttons=[],
+            type="numpy",
+            height=420,
+            min_width=280,
+            webcam_options=gr.WebcamOptions(mirror=False, constraints=small),
+        )
+        with gr.Column(min_width=280):
+            said = gr.Textbox(label="It says", interactive=False, lines=3, elem_id="live")
+            rate = gr.Markdown("Press record, and it says what the camera sees, again and again.")
 
     def watch(frame: Any, times: tuple[float, ...]) -> tuple[str, tuple[float, ...], str]:
         caption = captioner.caption(frame, num_captions=1)
@@ -102,7 +107,10 @@ def _compare(captioner: ImageCaptioner) -> None:
             ]
             go = gr.Button("Compare", variant="primary")
     with gr.Row():
-        sides = [looking(elem_id=f"side-{side}") for side in (1, 2)]
+        sides = []
+        for side in (1, 2):
+            with gr.Column(min_width=300):
+                sides.append(looking(elem_id=f"side-{side}"))
 
     def compare(upload: Upload | None, *names: str) -> list[Any]:
         if upload is None:

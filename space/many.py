@@ -14,10 +14,11 @@ from uploads import Upload, cannot_read, pictures
 from hf_captioner import ImageCaptioner, ImageError
 from hf_captioner.images import open_image
 
-COLUMNS: dict[str, Any] = {"photo": "html", "file": "str", "caption": "str", "confidence": "str", "problem": "str"}
-"""Headings of the table and Gradio's name of what is under them."""
-KEPT = list(COLUMNS)[1:]
+COLUMNS = {"photo": "120px", "caption": "460px", "confidence": "130px", "file": "200px", "problem": "300px"}
+"""Headings of the table and their widths."""
+KEPT = ("file", "caption", "confidence", "problem")
 """What is taken away of it."""
+Table = Sequence[Sequence[str]]
 THUMBNAIL = 96
 MOST = 500
 """Photographs taken at a time."""
@@ -31,10 +32,10 @@ def rows(captioner: ImageCaptioner, uploads: Sequence[Upload]) -> Iterator[list[
     paths = [upload.path for upload in uploads]
     for upload, caption in zip(uploads, captioner.stream(paths, batch_size=LINES, num_captions=1), strict=True):
         if isinstance(caption, ImageError):
-            yield ["", upload.name, "", "", cannot_read(caption, upload)]
+            yield ["", "", "", upload.name, cannot_read(caption, upload)]
         else:
             sure = "" if caption.confidence is None else f"{caption.confidence:.0%}"
-            yield [_thumbnail(upload.path), upload.name, caption.text, sure, ""]
+            yield [_thumbnail(upload.path), caption.text, sure, upload.name, ""]
 
 
 def _thumbnail(path: str) -> str:
@@ -44,23 +45,28 @@ def _thumbnail(path: str) -> str:
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
-def as_csv(table: Sequence[Sequence[str]]) -> str:
+def _kept(table: Table) -> list[dict[str, str]]:
+    named = [dict(zip(COLUMNS, row, strict=True)) for row in table]
+    return [{column: row[column] for column in KEPT} for row in named]
+
+
+def as_csv(table: Table) -> str:
     """What a spreadsheet would take for a formula is made text."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(KEPT)
-    writer.writerows([sanitize_value_for_csv(cell) for cell in row[1:]] for row in table)
+    writer.writerows([sanitize_value_for_csv(cell) for cell in row.values()] for row in _kept(table))
     return file.getvalue()
 
 
-def as_json(table: Sequence[Sequence[str]]) -> str:
-    return json.dumps([dict(zip(KEPT, row[1:], strict=True)) for row in table], indent=1, ensure_ascii=False)
+def as_json(table: Table) -> str:
+    return json.dumps(_kept(table), indent=1, ensure_ascii=False)
 
 
-def as_metadata(table: Sequence[Sequence[str]]) -> str:
+def as_metadata(table: Table) -> str:
     """`metadata.jsonl` of an image folder, as `train/fit.py` reads it."""
-    lines = [json.dumps({"file_name": row[1], "text": row[2]}, ensure_ascii=False) for row in table if row[2]]
-    return "".join(f"{line}\n" for line in lines)
+    lines = [{"file_name": row["file"], "text": row["caption"]} for row in _kept(table) if row["caption"]]
+    return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
 
 SAVE = """(text) => {
@@ -81,10 +87,10 @@ def many_photographs(captioner: ImageCaptioner) -> None:
     progress = gr.Markdown()
     table = gr.Dataframe(
         headers=list(COLUMNS),
-        datatype=list(COLUMNS.values()),
+        datatype=["html", "str", "str", "str", "str"],
         type="array",
-        column_widths=["120px", "200px", "460px", "130px", "300px"],
-        static_columns=[0, 1, 3, 4],
+        column_widths=list(COLUMNS.values()),
+        static_columns=[index for index, column in enumerate(COLUMNS) if column != "caption"],
         wrap=True,
         buttons=[],
         interactive=True,
@@ -107,7 +113,7 @@ def many_photographs(captioner: ImageCaptioner) -> None:
         for row in rows(captioner, uploads):
             done.append(row)
             if len(done) % LINES == 0 or len(done) == len(uploads):
-                failed = sum(not row[2] for row in done)
+                failed = sum(row["caption"] == "" for row in _kept(done))
                 note = f"{len(done)} of {len(uploads)}" + (f", {failed} without a caption" if failed else "")
                 # A correction made now would be lost with the next rows.
                 yield [gr.Dataframe(done, interactive=len(done) == len(uploads)), note]

@@ -50,7 +50,7 @@ def at_first() -> list[Any]:
     """The values of `Controls.changing` before anything is wished."""
     wish = Wish()
     fields = [wish.begin_with, wish.avoid, wish.length, wish.mood, wish.several, wish.seed]
-    return [*fields, gr.Radio([], value=None), gr.Button(visible=False)]
+    return [*fields, gr.Radio([], value=None, visible=False), gr.Button(visible=False)]
 
 
 def one_photograph(captioner: ImageCaptioner, examples: Sequence[str], explanation: str) -> gr.Image:
@@ -70,17 +70,18 @@ def one_photograph(captioner: ImageCaptioner, examples: Sequence[str], explanati
             seen = looking(elem_id="looking")
             hint = gr.Markdown(NO_OPINION)
             gr.Markdown(explanation)
-            sure, alt = _alt_text(photograph)
-        with gr.Column(elem_id="asked"):
+            with gr.Column(visible=False) as written:
+                sure, alt = _alt_text(photograph)
+        with gr.Column(visible=False, elem_id="asked") as asked:
             controls = _controls()
-    _connect(captioner, photograph, sitting, controls, seen, [sitting, seen, hint, sure, alt])
+    _connect(captioner, photograph, sitting, controls, seen, [sitting, seen, hint, sure, alt, written, asked])
     return photograph
 
 
 def _controls() -> Controls:
     gr.Markdown("## Ask for another caption")
     choices = gr.Radio(
-        [], label="Likeliest at the chosen word: choose one, and the rest is written anew", elem_id="choices"
+        [], label="Likeliest there: choose one, and the rest is written anew", visible=False, elem_id="choices"
     )
     return Controls(
         choices=choices,
@@ -128,7 +129,7 @@ def _connect(
 
     def look(upload: Upload | None) -> list[Any]:
         """A photograph is captioned; what was asked of the one before is forgotten."""
-        told: list[Any] = [None, {}, NO_OPINION, "", ""]
+        told: list[Any] = [None, {}, NO_OPINION, "", "", *[gr.Column(visible=False)] * 2]
         if upload is not None:
             try:
                 told = _told(asking.look(captioner, upload.path))
@@ -161,7 +162,7 @@ def _connect(
 
     def likeliest(event: gr.EventData, sitting: Sitting) -> gr.Radio:
         caption, word = event.place
-        return gr.Radio(asking.alternatives(captioner, sitting.captions[caption], word), value=None)
+        return gr.Radio(asking.alternatives(captioner, sitting.captions[caption], word), value=None, visible=True)
 
     def afresh(sitting: Sitting | None) -> list[Any]:
         told = unchanged if sitting is None else _told(asking.ask(captioner, sitting, Wish(), asking.NOTHING))
@@ -184,13 +185,13 @@ def _connect(
 
 def _told(sitting: Sitting) -> list[Any]:
     """What a sitting shows: itself, the words over the photograph, no hint, how sure the model is, the alternative
-    text."""
+    text, and what there is to do with them."""
     label, last = asking.label(sitting), sitting.captions[1 if sitting.answers else 0]
     lines = [("It says", sitting.plain, [False] * len(sitting.plain.words))]
     lines += [(label, answer, asking.changed(sitting.plain, answer)) for answer in sitting.answers]
     colour = np.array(sitting.photograph.resize((1, 1), Image.Resampling.BOX)).flatten().tolist()
     value = shown(sitting.photograph, lines, sitting.covered, colour)
-    return [sitting, value, "", _sure(last), asking.sentence(last.text)]
+    return [sitting, value, "", _sure(last), asking.sentence(last.text), *[gr.Column(visible=True)] * 2]
 
 
 def _sure(caption: Caption) -> str:

@@ -109,12 +109,12 @@ def test_the_server_asks_for_no_other_host(server: Server, client: Client, photo
 
 
 def test_nothing_of_a_visitor_stays_on_disk(checkpoint: Path, photograph_path: Path, tmp_path: Path) -> None:
-    forgetful = "import sys, app; app.SWEEP, app.KEPT = 1, 2; app.serve(sys.argv[1])"
+    forgetful = "import sys, app; app.SWEEP, app.KEPT = 1, 6; app.serve(sys.argv[1])"
     with serving([sys.executable, "-c", forgetful, str(checkpoint)], tmp_path, cwd=SPACE) as server:
         client = Client(server.url, verbose=False)
         client.predict(handle_file(photograph_path), api_name="/caption")
         assert photograph_path.read_bytes() in [path.read_bytes() for path in server.files], "else nothing is tested"
-        for _ in range(20):
+        for _ in range(40):
             if not server.files:
                 break
             time.sleep(0.5)

@@ -25,8 +25,8 @@ def test_a_broken_file_is_a_row_that_says_why(
     table: list[list[str]], tiny_captioner: ImageCaptioner, photograph_paths: list[Path], tmp_path: Path
 ) -> None:
     expected = [caption.text for caption in tiny_captioner.caption(photograph_paths)]
-    assert [row[2] for row in table] == [*expected[:2], "", *expected[2:]]
-    photo, name, _, _, problem = table[2]
+    assert [row[1] for row in table] == [*expected[:2], "", *expected[2:]]
+    photo, _, _, name, problem = table[2]
     assert name == "=cmd <b>bad.jpg" and photo == ""
     assert problem.startswith("This picture cannot be read: ") and str(tmp_path) not in problem
 
@@ -34,11 +34,11 @@ def test_a_broken_file_is_a_row_that_says_why(
 def test_the_metadata_trains_the_next_model(table: list[list[str]], tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text(many.as_metadata(table))
     records = load_records(tmp_path, split_file=tmp_path / "splits.json", seed=1)
-    assert {record.path.name: record.captions for record in records} == {row[1]: (row[2],) for row in table if row[2]}
+    assert {record.path.name: record.captions for record in records} == {row[3]: (row[1],) for row in table if row[1]}
 
 
 def test_the_table_is_taken_away_as_csv_and_json(table: list[list[str]]) -> None:
     rows = list(csv.DictReader(io.StringIO(many.as_csv(table))))
-    assert [row["caption"] for row in rows] == [row[2] for row in table]
+    assert [row["caption"] for row in rows] == [row[1] for row in table]
     assert rows[2]["file"] == "'=cmd <b>bad.jpg", "a spreadsheet would run it"
     assert [entry["problem"] != "" for entry in json.loads(many.as_json(table))] == [False, False, True, *[False] * 3]

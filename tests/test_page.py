@@ -26,6 +26,14 @@ PASTED = """async () => {
   const picture = await new Promise((go) => canvas.toBlob(go));
   await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
 }"""
+PAINTED = """() => new Promise((go) => {
+  let jump = 0;
+  new PerformanceObserver((seen) => seen.getEntries().forEach((shift) => (jump += shift.value))).observe({
+    type: "layout-shift", buffered: true,
+  });
+  setTimeout(() => go([performance.getEntriesByName("first-contentful-paint")[0].startTime, jump]), 1000);
+})"""
+"""Milliseconds until something is painted, and how much the page jumped (cumulative layout shift)."""
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 
 
@@ -95,12 +103,19 @@ def text_of(row: Locator) -> str:
 
 def open_tab(page: Page, name: str) -> None:
     """A tab that has no room on a phone stands in a menu."""
-    page.get_by_role("tab", name="One photograph").wait_for()
+    page.get_by_role("tab", name="Photograph").wait_for()
     tab = page.get_by_role("tab", name=name)
     if not tab.is_visible():
         page.locator(".overflow-menu > button").click()
         tab = page.locator(".overflow-dropdown").get_by_text(name)
     tab.click()
+
+
+def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
+    page.get_by_role("button", name="Chelsea").wait_for()
+    milliseconds, jump = page.evaluate(PAINTED)
+    assert milliseconds < 2000
+    assert jump < 0.05
 
 
 @pytest.fixture
@@ -240,7 +255,7 @@ def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(
 def test_many_photographs_fill_a_table(
     page: Page, saved_captioner: ImageCaptioner, photograph_paths: list[Path], bad_path: Path
 ) -> None:
-    open_tab(page, "Many photographs")
+    open_tab(page, "Many at once")
     give(page, "#files", [bad_path, *photograph_paths])
     page.get_by_role("button", name="Caption all").click()
     expect(page.get_by_text("6 of 6, 1 without a caption")).to_be_visible()
@@ -269,7 +284,7 @@ def kept(page: Page, name: str) -> list[dict[str, str]]:
 
 
 def test_a_batch_is_stopped_and_what_it_has_is_kept(page: Page, photograph_path: Path) -> None:
-    open_tab(page, "Many photographs")
+    open_tab(page, "Many at once")
     give(page, "#files", [photograph_path] * 400)
     page.get_by_role("button", name="Caption all").click()
     expect(page.get_by_text(re.compile(r"^\d+ of 400$"))).to_be_visible()
@@ -315,7 +330,7 @@ def test_nothing_keeps_a_screen_reader_or_a_keyboard_out(looked: Page, scheme: L
     looked.locator("#looking").get_by_label("All words at once").check()
     looked.get_by_label("Three different captions").check()
     expect(spoken(looked)).to_have_count(4)
-    for tab in ("One photograph", "Many photographs", "Live", "Compare", "About"):
+    for tab in ("Photograph", "Many at once", "Live", "Compare", "About"):
         open_tab(looked, tab)
         found = Axe().run(looked).response["violations"]
         assert not [
