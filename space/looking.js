@@ -61,7 +61,7 @@ function light(place) {
   chips().forEach((chip) => chip.classList.toggle("lit", chip.dataset.place === place.join()));
   part("where").textContent = word
     ? `“${word.text}”, probability ${percent(word.probability)}: lit where the model looked.`
-    : "Point at a word, or step through them with the arrow keys, to see where the model looked.";
+    : "Point at a word, or use the arrow keys, to see where the model looked.";
 }
 
 function drawSheet() {

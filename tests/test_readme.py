@@ -5,9 +5,12 @@ import re
 import shlex
 from pathlib import Path
 
+import app
+import asking
+import many
 import pytest
 
-from hf_captioner import CaptionerConfig
+from hf_captioner import CaptionerConfig, ImageCaptioner
 from hf_captioner.cli import build_parser
 from tests.conftest import generated
 from train.recipe import Recipe
@@ -70,6 +73,20 @@ def test_the_figures_are_the_bundled_checkpoints() -> None:
     assert f"calibration error is {calibration.error:.3f}" in README
     assert f"is {calibration.tells_good:.2f} for" in README and f"and {calibration.tells_unlike:.2f} for" in README
     assert f"{config.image_size} x {config.image_size} pixels" in README
+
+
+def test_the_camera_that_is_covered_is_not_spoken_of() -> None:
+    captioner = ImageCaptioner.from_pretrained()
+    sitting = asking.look(captioner, ROOT / "space" / "examples" / "camera.jpg")
+    words = [word.text for word in sitting.plain.words]
+    covered = asking.most_attended(sitting.plain.words[words.index("camera")].attention)
+    answer = asking.ask(captioner, sitting, asking.Wish(), covered).answers[0]
+    assert "camera" not in answer.text.split()
+
+
+def test_the_pages_limits_are_as_stated() -> None:
+    assert f"drop up to {many.MOST} photographs" in README
+    assert app.KEPT == 600 and "after ten minutes" in README
 
 
 def test_every_file_that_is_named_is_there() -> None:
