@@ -16,6 +16,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read when gradio is
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="hf-captioner-")
 
 import gradio as gr
+from asking import look
 from looking import looking, shown
 from many import many_photographs
 from one import one_photograph
@@ -24,7 +25,6 @@ from uploads import Upload, cannot_read, picture, pictures
 from hf_captioner import CheckpointError, ConfigError, ImageCaptioner, ImageError
 from hf_captioner.config import FIFTHS, CaptionerConfig
 from hf_captioner.hub import render_card
-from hf_captioner.images import open_image
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)  # visitors' photographs
 HERE = Path(__file__).parent
@@ -102,7 +102,7 @@ def _compare(captioner: ImageCaptioner) -> None:
         photograph = picture(sources=["upload", "clipboard"], label="Photograph", height=240, elem_id="compared")
         with gr.Column():
             names = [
-                gr.Textbox(label=f"{which} model", placeholder="bundled; or a folder, or a Hub id", max_lines=1)
+                gr.Textbox(label=f"{which} model", placeholder="this page's own; or a Hub id, or a folder", max_lines=1)
                 for which in ("First", "Second")
             ]
             go = gr.Button("Compare", variant="primary")
@@ -130,16 +130,20 @@ def _compare(captioner: ImageCaptioner) -> None:
 
 
 def _spoken(captioner: ImageCaptioner, path: str, name: str) -> dict[str, Any]:
-    photograph = open_image(path)
-    caption = (loaded(name) if name else captioner).caption(photograph, num_captions=1)
-    photograph.thumbnail((800, 800))
-    return shown(photograph, [(name or "bundled", caption, [False] * len(caption.words))])
+    sitting = look(loaded(name) if name else captioner, path)
+    return shown(sitting.photograph, [(name or "this page's own", sitting.plain, [False] * len(sitting.plain.words))])
 
 
 @lru_cache(2)
 def loaded(name: str) -> ImageCaptioner:
-    """The captioner of a folder or Hub id; the last two stay in memory. Raises CheckpointError."""
-    return ImageCaptioner.from_pretrained(name)
+    """The captioner of a folder or Hub id; the last two stay in memory. Raises CheckpointError.
+
+    On a Space its folders, and what its owner alone may read on the Hub, are no business of a visitor's.
+    """
+    public = "SPACE_ID" in os.environ
+    if public and Path(name).exists():
+        raise CheckpointError(f"{name} is no Hub id; expected the owner/name of a captioner on the Hub.")
+    return ImageCaptioner.from_pretrained(name, token=False if public else None)
 
 
 def about(captioner: ImageCaptioner) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import html
+import io
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +52,10 @@ class Wish:
 class Sitting:
     """One visitor's photograph and what was said of it."""
 
-    photograph: Image.Image
-    """RGB, at most SHOWN pixels long."""
+    photograph: bytes
+    """JPEG, at most SHOWN pixels long."""
+    colour: tuple[int, ...]
+    """Its mean colour, RGB."""
     pixels: Tensor
     """(3, S, S), as the model reads it."""
     plain: Caption
@@ -72,8 +75,11 @@ def look(captioner: ImageCaptioner, source: ImageSource) -> Sitting:
     """Read a photograph and caption it. Raises ImageError."""
     photograph = open_image(source)
     pixels = preprocess(photograph, captioner.config)
+    plain = _captions(captioner, pixels, {})[0]
+    mean, file = np.array(photograph.resize((1, 1), Image.Resampling.BOX)), io.BytesIO()
     photograph.thumbnail((SHOWN, SHOWN))
-    return Sitting(photograph, pixels, _captions(captioner, pixels, {})[0])
+    photograph.save(file, "JPEG", quality=88)
+    return Sitting(file.getvalue(), tuple(mean.flatten().tolist()), pixels, plain)
 
 
 def ask(captioner: ImageCaptioner, sitting: Sitting, wish: Wish, covered: np.ndarray) -> Sitting:

@@ -1,7 +1,6 @@
 """The part of the page that shows captions word by word, and the photograph lit where the model looked."""
 
 import base64
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from PIL import Image
 
 from hf_captioner import Caption
 
@@ -27,18 +25,18 @@ def looking(**given: Any) -> gr.HTML:
 
 
 def shown(
-    photograph: Image.Image,
+    photograph: bytes,
     captions: Sequence[tuple[str, Caption, Sequence[bool]]],
     covered: np.ndarray | None = None,
     paint: Sequence[int] = (127, 127, 127),
 ) -> dict[str, Any]:
-    """The value of `looking`: a photograph; captions with a label each, and which of their words to mark as changed.
+    """The value of `looking`: a photograph, as JPEG; captions with a label each, and which of their words are new.
 
     covered: (n, n) cells painted over in the colour paint, RGB; None where the photograph cannot be covered.
     """
     return {
         "run": time.time_ns(),  # Gradio does not tell the page of a value that equals the one before
-        "photograph": _data_uri(photograph),
+        "photograph": f"data:image/jpeg;base64,{base64.b64encode(photograph).decode()}",
         "captions": [
             {
                 "label": label,
@@ -53,9 +51,3 @@ def shown(
         "covered": [] if covered is None else covered.astype(int).flatten().tolist(),
         "paint": list(paint),
     }
-
-
-def _data_uri(photograph: Image.Image) -> str:
-    file = io.BytesIO()
-    photograph.save(file, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -11,13 +11,15 @@ import gradio as gr
 import numpy as np
 from asking import LENGTHS, LIVELY, MOODS, NATURAL, SAFE, Sitting, Wish
 from looking import looking, shown
-from PIL import Image
 from uploads import Upload, cannot_read, picture
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
 
 NO_OPINION = "Give it a photograph, or choose an example."
 DOUBT = "⚠️ **Check this one:** the model is far from sure, and may be plain wrong."
+REMEMBERED = 1800
+"""Seconds after which a photograph that nothing more was asked of is forgotten."""
+FORGOTTEN = f"The photograph is forgotten after {REMEMBERED // 60} minutes; give it again."
 COPY = "(text) => navigator.clipboard.writeText(text)"
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
@@ -55,7 +57,7 @@ def at_first() -> list[Any]:
 
 def one_photograph(captioner: ImageCaptioner, examples: Sequence[str], explanation: str) -> gr.Image:
     """Build the tab inside the page being built; returns its image box."""
-    sitting = gr.State(None, time_to_live=3600)
+    sitting = gr.State(None, time_to_live=REMEMBERED)
     with gr.Column(elem_id="one"):
         with gr.Column(elem_id="given"):
             photograph = picture(
@@ -140,8 +142,8 @@ def _connect(
     def ask(sitting: Sitting | None, *wished: Any, covered: np.ndarray | None = None) -> list[Any]:
         wish = Wish(*wished)
         if sitting is None:
-            if wish != Wish():
-                gr.Warning("There is no photograph yet; give it one first.")
+            if wish != Wish() or covered is not None:
+                gr.Warning(FORGOTTEN)
             return unchanged
         covered = sitting.covered if covered is None else covered
         if wish == sitting.wish and (covered == sitting.covered).all():
@@ -152,15 +154,20 @@ def _connect(
             gr.Warning(html.escape(str(error)))
             return unchanged
 
-    def brushed(event: gr.EventData, sitting: Sitting, *wished: Any) -> list[Any]:
+    def brushed(event: gr.EventData, sitting: Sitting | None, *wished: Any) -> list[Any]:
         return ask(sitting, *wished, covered=np.array(event.covered, bool).reshape(asking.CELLS, asking.CELLS))
 
-    def hidden(event: gr.EventData, sitting: Sitting, *wished: Any) -> list[Any]:
+    def hidden(event: gr.EventData, sitting: Sitting | None, *wished: Any) -> list[Any]:
+        if sitting is None:
+            return ask(None, *wished, covered=asking.NOTHING)
         caption, word = event.place
         cells = asking.most_attended(sitting.captions[caption].words[word].attention)
         return ask(sitting, *wished, covered=sitting.covered | cells)
 
-    def likeliest(event: gr.EventData, sitting: Sitting) -> gr.Radio:
+    def likeliest(event: gr.EventData, sitting: Sitting | None) -> Any:
+        if sitting is None:
+            gr.Warning(FORGOTTEN)
+            return gr.skip()
         caption, word = event.place
         return gr.Radio(asking.alternatives(captioner, sitting.captions[caption], word), value=None, visible=True)
 
@@ -189,8 +196,7 @@ def _told(sitting: Sitting) -> list[Any]:
     label, last = asking.label(sitting), sitting.captions[1 if sitting.answers else 0]
     lines = [("It says", sitting.plain, [False] * len(sitting.plain.words))]
     lines += [(label, answer, asking.changed(sitting.plain, answer)) for answer in sitting.answers]
-    colour = np.array(sitting.photograph.resize((1, 1), Image.Resampling.BOX)).flatten().tolist()
-    value = shown(sitting.photograph, lines, sitting.covered, colour)
+    value = shown(sitting.photograph, lines, sitting.covered, sitting.colour)
     return [sitting, value, "", _sure(last), asking.sentence(last.text), *[gr.Column(visible=True)] * 2]
 
 

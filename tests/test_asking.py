@@ -1,5 +1,6 @@
 """What a visitor can ask of a photograph, without a browser."""
 
+import io
 from pathlib import Path
 
 import asking
@@ -105,5 +106,7 @@ def test_names_and_words_are_no_markup_in_the_snippet() -> None:
 
 def test_a_large_photograph_is_shown_small_and_read_whole(tiny_captioner: ImageCaptioner) -> None:
     sitting = asking.look(tiny_captioner, Image.new("RGB", (4000, 3000), "red"))
-    assert sitting.photograph.size == (1280, 960)
+    with Image.open(io.BytesIO(sitting.photograph)) as photograph:
+        assert photograph.size == (1280, 960)
+    assert sitting.colour == (255, 0, 0)
     assert sitting.pixels.shape == torch.Size((3, 64, 64))

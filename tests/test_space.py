@@ -6,10 +6,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import app
+import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from hf_captioner import ImageCaptioner
+from hf_captioner import CheckpointError, ImageCaptioner
 from tests.serving import serving
 from tests.standin_hub import StandInHub
 
@@ -24,6 +26,24 @@ def test_the_space_has_the_header_and_requirements_that_the_hub_wants() -> None:
         assert example.name in (space / "examples" / "ATTRIBUTION.md").read_text()
         with Image.open(example) as picture:
             assert min(picture.size) >= 200
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+def test_a_spaces_own_folders_and_its_owners_models_are_not_compared(
+    checkpoint: Path, saved_captioner: ImageCaptioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StandInHub() as hub:
+        hub.use(monkeypatch, tmp_path)
+        saved_captioner.push_to_hub("me/secret", private=True)
+        monkeypatch.setenv("SPACE_ID", "me/page")
+        for name, said in ((str(checkpoint), "is no Hub id"), ("me/secret", "me/secret")):
+            app.loaded.cache_clear()
+            with pytest.raises(CheckpointError, match=said):
+                app.loaded(name)
+        monkeypatch.delenv("SPACE_ID")
+        for name in (str(checkpoint), "me/secret"):
+            assert app.loaded(name).config == saved_captioner.config
+    app.loaded.cache_clear()
 
 
 def test_the_pushed_page_starts_in_a_fresh_environment(
