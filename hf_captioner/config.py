@@ -231,7 +231,7 @@ class CaptionerConfig(Strict):
     vocabulary_size: int
     encoder: str = "resnet50"
     encoder_node: str | None = None
-    """The torchvision node whose output is the grid; None becomes the encoder's last grid (`DEFAULT_NODES`)."""
+    """The torchvision module whose output is the grid; None becomes the encoder's last grid (`DEFAULT_NODES`)."""
     image_size: int = 224
     """S: every photograph is resized to S x S pixels, nothing cropped."""
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)

@@ -18,7 +18,7 @@ os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="hf-captioner-")
 import gradio as gr
 from asking import look
 from looking import looking, shown
-from many import many_photographs
+from many import MOST, many_photographs, too_many
 from one import one_photograph
 from uploads import Upload, cannot_read, picture, pictures
 
@@ -178,6 +178,8 @@ def _endpoints(captioner: ImageCaptioner, photograph: gr.Image) -> None:
         """
         if not photographs:
             raise gr.Error("There are no photographs; expected a list of pictures' files.", print_exception=False)
+        if len(photographs) > MOST:
+            raise gr.Error(too_many(photographs), print_exception=False)
         found: Any = captioner.stream([upload.path for upload in photographs], num_captions=1)
         return [
             {"error": cannot_read(result, upload)} if isinstance(result, ImageError) else result.to_dict()

@@ -53,6 +53,15 @@ function draw(canvas, [caption, index]) {
   context.drawImage(tinted(cells, columns, WARM, (cell) => 0.45 * (cell / most) ** 2), ...whole);
 }
 
+// A small picture of the photograph, lit for the word of a place.
+function tile(place) {
+  const canvas = document.createElement("canvas");
+  const scale = TILE / Math.max(picture.naturalWidth, picture.naturalHeight);
+  [canvas.width, canvas.height] = [picture.naturalWidth * scale, picture.naturalHeight * scale].map(Math.ceil);
+  draw(canvas, place);
+  return canvas;
+}
+
 const chips = () => [...element.querySelectorAll(".words button")];
 
 function light(place) {
@@ -68,12 +77,9 @@ function drawSheet() {
   const words = part("all").checked ? shown.captions[chosen[0]].words : [];
   part("sheet").replaceChildren(
     ...words.map((word, index) => {
-      const [figure, canvas, name] = ["figure", "canvas", "figcaption"].map((tag) => document.createElement(tag));
-      const scale = TILE / Math.max(picture.naturalWidth, picture.naturalHeight);
-      [canvas.width, canvas.height] = [picture.naturalWidth * scale, picture.naturalHeight * scale].map(Math.ceil);
-      draw(canvas, [chosen[0], index]);
+      const [figure, name] = ["figure", "figcaption"].map((tag) => document.createElement(tag));
       name.textContent = word.text;
-      figure.append(canvas, name);
+      figure.append(tile([chosen[0], index]), name);
       return figure;
     }),
   );
@@ -159,8 +165,7 @@ part("all").onchange = drawSheet;
 part("keep").onclick = () => {
   const caption = chosen[0];
   const { text, words } = shown.captions[caption];
-  const scale = TILE / Math.max(picture.naturalWidth, picture.naturalHeight);
-  const [width, height] = [picture.naturalWidth * scale, picture.naturalHeight * scale].map(Math.ceil);
+  const { width, height } = tile(NONE);
   const columns = Math.min(4, words.length + 1);
   const sheet = document.createElement("canvas");
   sheet.width = columns * (width + 12) + 12;
@@ -174,12 +179,9 @@ part("keep").onclick = () => {
   context.font = "15px system-ui, sans-serif";
   context.textAlign = "center";
   ["", ...words.map((word) => word.text)].forEach((name, index) => {
-    const tile = document.createElement("canvas");
-    [tile.width, tile.height] = [width, height];
-    draw(tile, [caption, index - 1]);
     const left = 12 + (index % columns) * (width + 12);
     const top = 46 + Math.floor(index / columns) * (height + 34);
-    context.drawImage(tile, left, top);
+    context.drawImage(tile([caption, index - 1]), left, top);
     context.fillText(name, left + width / 2, top + height + 20, width);
   });
   const link = document.createElement("a");
@@ -226,9 +228,9 @@ function show() {
   element.querySelector(".looking").hidden = !shown.captions.length;
   element.querySelector(".covering").hidden = !covered.length;
   part("captions").replaceChildren(...shown.captions.map(spoken));
-  const last = shown.captions.at(-1);
-  part("said").textContent = last ? `${last.label}: ${last.text}` : "";
-  if (!last) return;
+  const news = shown.captions.length > 1 ? shown.captions.slice(1) : shown.captions;
+  part("said").textContent = news.map(({ label, text }) => `${label}: ${text}`).join(". ");
+  if (!news.length) return;
   photo.setAttribute("aria-label", `Your photograph: ${shown.captions[0].text}`);
   picture.onload = () => {
     const [width, height] = [picture.naturalWidth, picture.naturalHeight];

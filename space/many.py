@@ -38,6 +38,10 @@ def rows(captioner: ImageCaptioner, uploads: Sequence[Upload]) -> Iterator[list[
             yield [_thumbnail(upload.path), caption.text, sure, upload.name, ""]
 
 
+def too_many(uploads: Sequence[Upload]) -> str:
+    return f"{len(uploads)} photographs are too many; give at most {MOST} at a time."
+
+
 def _thumbnail(path: str) -> str:
     picture, file = open_image(path), io.BytesIO()
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -107,7 +111,7 @@ def many_photographs(captioner: ImageCaptioner) -> None:
             gr.Warning("There is no photograph; drop some files first.")
             return
         if len(uploads) > MOST:
-            gr.Warning(f"{len(uploads)} photographs are too many; give at most {MOST} at a time.")
+            gr.Warning(too_many(uploads))
             return
         done: list[list[str]] = []
         for row in rows(captioner, uploads):

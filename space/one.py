@@ -73,10 +73,10 @@ def one_photograph(captioner: ImageCaptioner, examples: Sequence[str], explanati
             hint = gr.Markdown(NO_OPINION)
             gr.Markdown(explanation)
             with gr.Column(visible=False) as written:
-                sure, alt = _alt_text(photograph)
+                doubt, alt = _alt_text(photograph)
         with gr.Column(visible=False, elem_id="asked") as asked:
             controls = _controls()
-    _connect(captioner, photograph, sitting, controls, seen, [sitting, seen, hint, sure, alt, written, asked])
+    _connect(captioner, photograph, sitting, controls, seen, [sitting, seen, hint, doubt, alt, written, asked])
     return photograph
 
 
@@ -100,7 +100,7 @@ def _controls() -> Controls:
 
 def _alt_text(photograph: gr.Image) -> tuple[gr.Markdown, gr.Textbox]:
     gr.Markdown("## Alt text")
-    sure = gr.Markdown()
+    doubt = gr.Markdown()
     alt = gr.Textbox(label="For you to check and edit", lines=2)
     counted = gr.Markdown(elem_id="counted")
     markup = gr.Textbox(label="HTML", lines=2, interactive=False)
@@ -115,7 +115,7 @@ def _alt_text(photograph: gr.Image) -> tuple[gr.Markdown, gr.Textbox]:
         return note, asking.snippet(upload.name if upload else "", text) if text else ""
 
     alt.change(written, [photograph, alt], [counted, markup], **PRIVATE)
-    return sure, alt
+    return doubt, alt
 
 
 def _connect(
@@ -193,15 +193,15 @@ def _connect(
 def _told(sitting: Sitting) -> list[Any]:
     """What a sitting shows: itself, the words over the photograph, no hint, how sure the model is, the alternative
     text, and what there is to do with them."""
-    label, last = asking.label(sitting), sitting.captions[1 if sitting.answers else 0]
+    label, newest = asking.label(sitting), (sitting.answers or (sitting.plain,))[0]
     lines = [("It says", sitting.plain, [False] * len(sitting.plain.words))]
     lines += [(label, answer, asking.changed(sitting.plain, answer)) for answer in sitting.answers]
     value = shown(sitting.photograph, lines, sitting.covered, sitting.colour)
-    return [sitting, value, "", _sure(last), asking.sentence(last.text), *[gr.Column(visible=True)] * 2]
+    return [sitting, value, "", sure(newest), asking.sentence(newest.text), *[gr.Column(visible=True)] * 2]
 
 
-def _sure(caption: Caption) -> str:
-    """How sure the model is, and a warning where it is not."""
+def sure(caption: Caption) -> str:
+    """How sure the model is, and a warning where it is not; nothing where the checkpoint has no calibration."""
     if caption.confidence is None:
         return ""
     told = f"Confidence {caption.confidence:.0%}: the chance that this is better than the model's usual caption."

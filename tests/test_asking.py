@@ -1,10 +1,13 @@
 """What a visitor can ask of a photograph, without a browser."""
 
+import dataclasses
 import io
 from pathlib import Path
 
+import app
 import asking
 import numpy as np
+import one
 import pytest
 import torch
 from asking import LIVELY, LONGER, NOTHING, SHORTER, Sitting, Wish
@@ -53,6 +56,24 @@ def test_lengths_are_what_they_say(tiny_captioner: ImageCaptioner, sitting: Sitt
         assert "no shorter caption" in str(error)
     else:
         assert len(shorter.words) < words and shorter.finished
+
+
+def test_the_bundled_model_says_it_shorter_and_longer_and_doubts_a_cat() -> None:
+    captioner, examples = ImageCaptioner.from_pretrained(), Path(app.EXAMPLES[0]).parent
+    sitting = asking.look(captioner, examples / "camera.jpg")
+    words = len(sitting.plain.words)
+    shorter, longer = (
+        asking.ask(captioner, sitting, Wish(length=length), NOTHING).answers[0] for length in (SHORTER, LONGER)
+    )
+    assert len(shorter.words) < words < len(longer.words)
+    assert shorter.finished and longer.finished
+    assert "Check this one" in one.sure(asking.look(captioner, examples / "chelsea.jpg").plain)
+
+
+def test_a_doubtful_caption_is_warned_of() -> None:
+    told = [one.sure(dataclasses.replace(spoken("a dog"), confidence=sure)) for sure in (0.1, 0.9, None)]
+    assert told[0].startswith("⚠️") and "10%" in told[0]
+    assert told[1].startswith("Confidence 90%") and told[2] == ""
 
 
 def test_three_captions_differ_and_each_draw_is_another(tiny_captioner: ImageCaptioner, sitting: Sitting) -> None:

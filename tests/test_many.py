@@ -31,6 +31,12 @@ def test_a_broken_file_is_a_row_that_says_why(
     assert problem.startswith("This picture cannot be read: ") and str(tmp_path) not in problem
 
 
+def test_more_photographs_than_are_taken_is_said() -> None:
+    assert many.too_many([Upload("a.jpg", "a.jpg")] * 501) == (
+        "501 photographs are too many; give at most 500 at a time."
+    )
+
+
 def test_the_metadata_trains_the_next_model(table: list[list[str]], tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text(many.as_metadata(table))
     records = load_records(tmp_path, split_file=tmp_path / "splits.json", seed=1)
