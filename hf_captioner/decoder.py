@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.encoder import Grid
+from hf_captioner.linear import linear
 
 Memory = tuple[Tensor, ...]
 """What a recurrent cell carries: (h, c) for an LSTM, (h,) for a GRU, each (R, d)."""
@@ -20,40 +21,48 @@ Memory = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Seen:
-    """The grid as the decoder sees it, computed once a photograph."""
+    """The grids of B photographs as the decoder sees them, computed once a photograph."""
 
     keys: Tensor
-    """(R, N, d), already divided by sqrt(d)."""
+    """(B, N, d), already divided by sqrt(d)."""
     values: Tensor
-    """(R, N, d)"""
+    """(B, N, d)"""
     mask: Tensor | None
-    """(R, N) bool, True where there is a cell."""
+    """(B, N) bool, True where there is a cell."""
 
     def mean(self) -> Tensor:
-        """(R, d): the mean value of the real cells."""
+        """(B, d): the mean value of the real cells."""
         if self.mask is None:
             return self.values.mean(1)
         real = self.mask.to(self.values.dtype)[:, :, None]
         return (self.values * real).sum(1) / real.sum(1)
 
-    def select(self, rows: Tensor) -> "Seen":
-        return Seen(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
+    def select(self, photographs: Tensor) -> "Seen":
+        mask = None if self.mask is None else self.mask[photographs]
+        return Seen(self.keys[photographs], self.values[photographs], mask)
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything a hypothesis carries from word to word; the rows come first in every tensor."""
+    """Everything a hypothesis carries from word to word; the rows come first in every tensor but the photographs'."""
 
     seen: Seen
+    """Each photograph's grid is there once for its K = R / B rows, which stand beside each other."""
     memory: Memory
     context: Tensor
     """x (R, d): what was attended to for the last word; zero before the first."""
-    words: Tensor
-    """(R, t) ids read so far."""
+    gates: Tensor
+    """(R, t, 4b) what the backward cell makes of each word read so far, before its own state comes in."""
 
     def select(self, rows: Tensor) -> "State":
         """The state whose row i is this one's row rows[i]."""
-        return State(self.seen.select(rows), tuple(m[rows] for m in self.memory), self.context[rows], self.words[rows])
+        photographs, each = self.seen.values.shape[0], len(self.context) // self.seen.values.shape[0]
+        owners, counts = (rows // each).unique_consecutive(return_counts=True)
+        if not bool((counts == counts[0]).all()):
+            owners = rows // each
+        same = len(owners) == photographs and bool((owners == torch.arange(photographs, device=rows.device)).all())
+        seen = self.seen if same else self.seen.select(owners)
+        return State(seen, tuple(m[rows] for m in self.memory), self.context[rows], self.gates[rows])
 
 
 @dataclass(frozen=True)
@@ -104,20 +113,21 @@ class Decoder(nn.Module):
         """The state before any word: one row a photograph. The first `step` then gets the start token."""
         seen, memory = self._see(grid)
         rows, _, d = seen.values.shape
-        words = torch.empty(rows, 0, dtype=torch.long, device=seen.values.device)
-        return State(seen, memory, seen.values.new_zeros(rows, d), words)
+        gates = 4 * self.backward_cell.hidden_size if self.backward_cell is not None else 0
+        return State(seen, memory, seen.values.new_zeros(rows, d), seen.values.new_empty(rows, 0, gates))
 
     def step(self, words: Tensor, state: State) -> Step:
         """Read one word (R,) a row; give the next word's log-probabilities and where the model looked for it."""
-        read = torch.cat([state.words, words[:, None]], 1)
-        backward = None
+        embedded, gates, backward = self.embedding(words), state.gates, None
         if self.backward_cell is not None:
-            _, (last, _) = self.backward_cell(self.embedding(read.flip(1)))
-            backward = last[0]
-        embedded = self.embedding(words)
+            gates = torch.cat([gates, self._backward_gates(embedded)[:, None]], 1)
+            h = c = gates.new_zeros(len(gates), self.backward_cell.hidden_size)
+            for read in reversed(gates.unbind(1)):
+                h, c = self._backward(read, h, c)
+            backward = h
         memory, query, context, attention = self._attend(embedded, state.context, state.memory, backward, state.seen)
         log_probs = self._logits(query, context, embedded).float().log_softmax(-1)
-        return Step(log_probs, attention.float(), State(state.seen, memory, context, read))
+        return Step(log_probs, attention.float(), State(state.seen, memory, context, gates))
 
     def teacher_forced(self, grid: Grid, words: Tensor, lengths: Tensor) -> tuple[PackedSequence, PackedSequence]:
         """Every next word's logits at once, each from the true words before it.
@@ -148,8 +158,11 @@ class Decoder(nn.Module):
         return PackedSequence(logits, *shape), PackedSequence(torch.cat(attentions), *shape)
 
     def _see(self, grid: Grid) -> tuple[Seen, Memory]:
-        values = self.project(grid.values)
-        keys = self.key(values) * values.shape[-1] ** -0.5 if self.attends else values
+        cells, norm = self.project
+        values = norm(linear(grid.values.flatten(0, 1), cells.weight, cells.bias)).unflatten(0, grid.values.shape[:2])
+        keys = values
+        if self.attends:
+            keys = linear(values.flatten(0, 1), self.key.weight).view_as(values) * values.shape[-1] ** -0.5
         seen = Seen(keys, values, grid.mask)
         mean = seen.mean()
         return seen, tuple(torch.tanh(part(mean)) for part in self.initial)
@@ -163,23 +176,27 @@ class Decoder(nn.Module):
         """
         if self.backward_cell is None:
             return [None] * len(sizes)
-        cell, places = self.backward_cell, len(sizes)
-        w_ih, w_hh, b_ih, b_hh = (
-            getattr(cell, f"{part}_l0") for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        gates = [F.linear(words, w_ih, b_ih + b_hh) for words in embedded]
-        h = c = embedded[0].new_zeros(sum(sizes), cell.hidden_size)
+        places = len(sizes)
+        gates = [self._backward_gates(words) for words in embedded]
+        h = c = embedded[0].new_zeros(sum(sizes), self.backward_cell.hidden_size)
         done: list[Tensor | None] = []
         for k in range(places):
             # The prefix that ends at place t reads place t - k; only the rows that have a place t read on.
             read = torch.cat([gates[t - k][: sizes[t]] for t in range(places - 1, k - 1, -1)])
-            i, f, g, o = (read + F.linear(h, w_hh)).chunk(4, 1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
+            h, c = self._backward(read, h, c)
             running = len(h) - sizes[k]
             done.append(h[running:])
             h, c = h[:running], c[:running]
         return done
+
+    def _backward_gates(self, embedded: Tensor) -> Tensor:
+        """The backward cell's half that depends on the word alone (R, 4b), so computed once a word."""
+        cell = cast(nn.LSTM, self.backward_cell)
+        return linear(embedded, cell.weight_ih_l0, cell.bias_ih_l0 + cell.bias_hh_l0)
+
+    def _backward(self, read: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One place of the backward cell: the gates of the word read (R, 4b) and its state before -> after."""
+        return _lstm(read + linear(h, cast(nn.LSTM, self.backward_cell).weight_hh_l0), c)
 
     def _attend(
         self, embedded: Tensor, context: Tensor, memory: Memory, backward: Tensor | None, seen: Seen
@@ -187,24 +204,45 @@ class Decoder(nn.Module):
         """One place: the new memory, q_t, x_t and a_t of each row."""
         if self.attends:
             embedded = torch.cat([embedded, context.to(embedded.dtype)], 1)
-        if len(memory) == 1:
-            memory = (self.forward_cell(embedded, memory[0]),)
-        else:
-            memory = self.forward_cell(embedded, (memory[0], memory[1]))
+        memory = self._forward(embedded, memory)
         query = memory[0] if backward is None else torch.cat([memory[0], backward], 1)
         if not self.attends:
-            return memory, query, context, _even(seen)
-        scores = torch.bmm(seen.keys, self.query(query)[:, :, None]).squeeze(2).float()
+            return memory, query, context, _even(seen).repeat_interleave(len(query) // len(seen.values), 0)
+        asked = linear(query, self.query.weight).unflatten(0, (len(seen.keys), -1))  # (B, K, d)
+        scores = torch.bmm(asked, seen.keys.transpose(1, 2)).float()
         if seen.mask is not None:
-            scores = scores.masked_fill(~seen.mask, float("-inf"))
+            scores = scores.masked_fill(~seen.mask[:, None], float("-inf"))
         attention = scores.softmax(-1)
-        attended = torch.bmm(attention[:, None].to(seen.values.dtype), seen.values).squeeze(1)
-        return memory, query, torch.sigmoid(self.gate(query)) * attended, attention
+        attended = torch.bmm(attention.to(seen.values.dtype), seen.values).flatten(0, 1)
+        return (
+            memory,
+            query,
+            torch.sigmoid(linear(query, self.gate.weight, self.gate.bias)) * attended,
+            attention.flatten(0, 1),
+        )
+
+    def _forward(self, read: Tensor, memory: Memory) -> Memory:
+        """One place of the forward cell, as torch's LSTMCell or GRUCell defines it."""
+        cell = self.forward_cell
+        of_input = linear(read, cell.weight_ih, cell.bias_ih)
+        of_state = linear(memory[0], cell.weight_hh, cell.bias_hh)
+        if len(memory) == 2:
+            return _lstm(of_input + of_state, memory[1])
+        (r, z, n), (hr, hz, hn) = of_input.chunk(3, 1), of_state.chunk(3, 1)
+        z, n = torch.sigmoid(z + hz), torch.tanh(n + torch.sigmoid(r + hr) * hn)
+        return (n + z * (memory[0] - n),)
 
     def _logits(self, query: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
         parts = [query, context, embedded] if self.attends else [query, embedded]
-        hidden = torch.tanh(self.hidden(torch.cat(parts, 1)))
-        return cast(Tensor, self.output(self.dropout(hidden)))
+        hidden = torch.tanh(linear(torch.cat(parts, 1), self.hidden.weight, self.hidden.bias))
+        return linear(self.dropout(hidden), self.output.weight, self.output.bias)
+
+
+def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The gates (R, 4d) and c before (R, d) -> h and c after, in torch.nn.LSTM's order of the gates."""
+    i, f, g, o = gates.chunk(4, 1)
+    c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
+    return torch.sigmoid(o) * torch.tanh(c), c
 
 
 def _even(seen: Seen) -> Tensor:

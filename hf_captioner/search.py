@@ -73,6 +73,15 @@ class _Pool:
         order = (score.double() - 1e6 * ~finished).topk(self.score.shape[-1]).indices
         return _Pool(*(part.gather(-1, order) for part in (score, place, row, finished)))
 
+    def select(self, photographs: Tensor) -> "_Pool":
+        return _Pool(*(part[photographs] for part in vars(self).values()))
+
+    def spread(self, running: Tensor, photographs: int) -> "_Pool":
+        """The pool of all photographs, empty but for those that are still running (A,)."""
+        score, *rest = (_spread(part, running, photographs) for part in vars(self).values())
+        done = torch.ones(photographs, dtype=torch.bool, device=score.device).index_fill(0, running, False)
+        return _Pool(score.masked_fill(done[:, None, None], NEVER), *rest)
+
     def closed(self, total: Tensor) -> Tensor:
         """(B, G) bool: the groups that are done, because the pool is full or no running hypothesis is possible."""
         return (self.score.min(-1).values > NEVER) | (total.max(-1).values == NEVER)
@@ -80,7 +89,8 @@ class _Pool:
 
 @dataclass(frozen=True)
 class _Trace:
-    """What one step chose and saw, to be read backward at the end; (B, K) each unless said otherwise."""
+    """What one step chose and saw, to be read backward at the end; (B, K) each unless said otherwise. What is said of
+    photographs that were done before the step means nothing."""
 
     words: Tensor
     parents: Tensor
@@ -91,6 +101,10 @@ class _Trace:
     likeliest: Tensor
     """(B, K, A) the largest probabilities of this step's hypotheses, before the choice."""
     likeliest_ids: Tensor
+
+    def spread(self, running: Tensor, photographs: int) -> "_Trace":
+        """The trace of all photographs, of one of those that are still running (A,)."""
+        return _Trace(*(_spread(part, running, photographs) for part in vars(self).values()))
 
 
 @torch.inference_mode()
@@ -142,30 +156,36 @@ class _Search:
         total[:, :, 0] = 0.0
         nothing = torch.zeros_like(total, dtype=torch.long)
         pool, traces = _Pool(torch.full_like(total, NEVER), nothing, nothing, nothing.bool()), list[_Trace]()
-        rows = torch.arange(photographs, device=device)[:, None] * width
+        running = torch.arange(photographs, device=device)
         while words.shape[1] < self.config.max_length:
+            closed = pool.select(running).closed(total)
             allowed = self._allowed(log_probs, words).view(*total.shape, -1)
-            ended, chosen, parents, total = self._choose(allowed, total, pool.closed(total), words.shape[1])
-            pool, picked = pool.add(ended), (rows + parents).flatten()
+            ended, chosen, parents, total = self._choose(allowed, total, closed, words.shape[1])
+            pool = pool.add(ended.spread(running, photographs))
+            picked = (torch.arange(len(running), device=device)[:, None] * width + parents).flatten()
             likeliest = log_probs.topk(min(self.config.alternatives, log_probs.shape[1]))
-            traces.append(
-                _Trace(
-                    chosen,
-                    parents,
-                    log_probs[picked, chosen.flatten()].view(photographs, width),
-                    attention.view(photographs, width, -1),
-                    likeliest.values.exp().view(photographs, width, -1),
-                    likeliest.indices.view(photographs, width, -1),
-                )
+            trace = _Trace(
+                chosen,
+                parents,
+                log_probs[picked, chosen.flatten()].view(chosen.shape),
+                attention.view(*chosen.shape, -1),
+                likeliest.values.view(*chosen.shape, -1),
+                likeliest.indices.view(*chosen.shape, -1),
             )
-            if bool(pool.closed(total).all()):
-                break
+            traces.append(trace.spread(running, photographs))
+            goes_on = ~pool.select(running).closed(total).all(1)
+            if not bool(goes_on.all()):
+                running, total, chosen = running[goes_on], total[goes_on], chosen[goes_on]
+                picked = picked.view(len(goes_on), width)[goes_on].flatten()
+                if not len(running):
+                    break
             words = torch.cat([words[picked], chosen.view(-1, 1)], 1)
             step = self.stepper.step(chosen.flatten(), state.select(picked))
             log_probs, attention, state = step.log_probs, step.attention, step.state
         else:
             allowed = self._allowed(log_probs, words).view(*total.shape, -1)
-            pool = pool.add(self._cut(allowed, total, pool.closed(total)))
+            cut = self._cut(allowed, total, pool.select(running).closed(total))
+            pool = pool.add(cut.spread(running, photographs))
         return self._read(pool, traces)
 
     def _allowed(self, log_probs: Tensor, words: Tensor) -> Tensor:
@@ -181,8 +201,8 @@ class _Search:
             grams = words.unfold(1, config.no_repeat_ngram, 1)
             begun = words[:, length - config.no_repeat_ngram + 1 :]
             again = (grams[:, :, :-1] == begun[:, None]).all(-1)
-            blocked = torch.zeros_like(allowed).scatter_add_(1, grams[:, :, -1], again.to(allowed.dtype))
-            allowed[blocked > 0] = NEVER
+            most = torch.where(again, NEVER, -NEVER).to(allowed.dtype)
+            allowed.scatter_reduce_(1, grams[:, :, -1], most, "amin")
         if length < config.min_length:
             allowed[:, self.end_id] = NEVER
         stuck = allowed.max(-1).values == NEVER
@@ -250,37 +270,65 @@ class _Search:
         return _Pool(score, torch.full_like(total, length, dtype=torch.long), row.expand_as(total), finished)
 
     def _read(self, pool: _Pool, traces: Sequence[_Trace]) -> list[list[Hypothesis]]:
-        """Follow each ended hypothesis back through the traces."""
-        columns = (column.flatten(1).tolist() for column in (pool.score, pool.place, pool.row, pool.finished))
-        results = []
-        for photograph, ended in enumerate(zip(*columns, strict=True)):
-            best = sorted(zip(*ended, strict=True), key=lambda item: (item[3], item[0]), reverse=True)
-            captions: list[Hypothesis] = []
-            for score, length, row, finished in best:
-                if score == NEVER or len(captions) == self.config.num_captions:
-                    break
-                caption = _follow(traces, photograph, length, row, score, finished)
-                if self.config.sample or all(caption.ids != other.ids for other in captions):
-                    captions.append(caption)
-            results.append(captions)
-        return results
+        """Follow the best ended hypotheses of each photograph back through the traces."""
+        score, place, row, finished = (part.flatten(1) for part in vars(pool).values())
+        words, rows = _follow(place, row, traces)
+        kept = self._best(score.tolist(), place.tolist(), finished.tolist(), words.permute(1, 2, 0).tolist())
+        pairs = [(photograph, end) for photograph, ends in enumerate(kept) for end in ends]
+        photograph, end = torch.tensor(pairs, device=place.device).view(-1, 2).T
+        lengths = place[photograph, end]
+        # The places of all the captions, one caption's after the other's.
+        caption, t = (torch.arange(len(traces), device=place.device) < lengths[:, None]).nonzero().T
+        before = t, photograph[caption], rows[t, photograph[caption], end[caption]]
+        after = t, photograph[caption], rows[t + 1, photograph[caption], end[caption]]
+        ids = torch.stack([trace.words for trace in traces])[after].tolist()
+        log_probs = torch.stack([trace.log_probs for trace in traces])[after].tolist()
+        likeliest = torch.stack([trace.likeliest for trace in traces])[before].exp().tolist()
+        likeliest_ids = torch.stack([trace.likeliest_ids for trace in traces])[before].tolist()
+        alternatives = [list(zip(*both, strict=True)) for both in zip(likeliest_ids, likeliest, strict=True)]
+        attention = torch.stack([trace.attention for trace in traces])[before]
+        ends = lengths.cumsum(0).tolist()
+        found = iter(
+            Hypothesis(ids[i:j], log_probs[i:j], float(total), bool(whole), attention[i:j], alternatives[i:j])
+            for i, j, total, whole in zip(
+                [0, *ends], ends, score[photograph, end].tolist(), finished[photograph, end].tolist(), strict=False
+            )
+        )
+        return [[next(found) for _ in ends] for ends in kept]
+
+    def _best(
+        self,
+        scores: list[list[float]],
+        places: list[list[int]],
+        finished: list[list[bool]],
+        words: list[list[list[int]]],
+    ) -> list[list[int]]:
+        """Which of each photograph's ended hypotheses are given, best first; two that are equal only if drawn."""
+        kept = []
+        for score, place, whole, ids in zip(scores, places, finished, words, strict=True):
+            ends: dict[tuple[int, ...], int] = {}
+            for i in sorted(range(len(score)), key=lambda i: (whole[i], score[i]), reverse=True):
+                caption = (*ids[i][: place[i]], i) if self.config.sample else (*ids[i][: place[i]],)
+                if score[i] > NEVER and len(ends) < self.config.num_captions:
+                    ends.setdefault(caption, i)
+            kept.append(list(ends.values()))
+        return kept
 
 
-def _follow(
-    traces: Sequence[_Trace], photograph: int, length: int, row: int, score: float, finished: bool
-) -> Hypothesis:
-    """The hypothesis of `length` words whose end is row `row` after them."""
-    ids, log_probs, rows = [], [], []
-    for trace in reversed(traces[:length]):
-        ids.append(int(trace.words[photograph, row]))
-        log_probs.append(float(trace.log_probs[photograph, row]))
-        row = int(trace.parents[photograph, row])
+def _spread(part: Tensor, running: Tensor, photographs: int) -> Tensor:
+    """(A, ...) of the photographs running (A,) -> (B, ...), zero for the others."""
+    if len(running) == photographs:
+        return part
+    return part.new_zeros((photographs, *part.shape[1:])).index_copy(0, running, part)
+
+
+def _follow(place: Tensor, row: Tensor, traces: Sequence[_Trace]) -> tuple[Tensor, Tensor]:
+    """Back from the ended hypotheses (B, P), which have `place` words and end in `row`: their words (T, B, P), and
+    (T + 1, B, P) the rows that they were before each step and after the last; beyond a hypothesis' end these mean
+    nothing."""
+    rows, words = [row], []
+    for t, trace in reversed(list(enumerate(traces))):
+        words.append(trace.words.gather(1, row))
+        row = torch.where(place > t, trace.parents.gather(1, row), row)
         rows.append(row)
-    places = list(zip(traces, reversed(rows), strict=False))
-    seen = [trace.attention[photograph, row] for trace, row in places]
-    alternatives = [
-        list(zip(trace.likeliest_ids[photograph, row].tolist(), trace.likeliest[photograph, row].tolist(), strict=True))
-        for trace, row in places
-    ]
-    attention = torch.stack(seen) if seen else traces[0].attention[photograph, :0]
-    return Hypothesis(ids[::-1], log_probs[::-1], score, finished, attention, alternatives)
+    return torch.stack(words[::-1]), torch.stack(rows[::-1])
