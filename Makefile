@@ -13,7 +13,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet uv
-	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[train,dev]"
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[train,many,ray,dev]"
 	touch $@
 
 demo: setup

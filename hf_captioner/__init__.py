@@ -8,7 +8,9 @@ from hf_captioner.caption import Caption, Word
 from hf_captioner.config import CaptionerConfig, ConfigError, SearchConfig
 from hf_captioner.hub import CheckpointError
 from hf_captioner.images import ImageError
+from hf_captioner.many import caption_many
 from hf_captioner.model import ImageCaptioner
+from hf_captioner.sources import photographs
 
 __all__ = [
     "Caption",
@@ -20,6 +22,8 @@ __all__ = [
     "SearchConfig",
     "Word",
     "__version__",
+    "caption_many",
+    "photographs",
 ]
 
 __version__ = "0.1.0"

@@ -4,6 +4,7 @@ Exit codes: 0 all well; 1 some photographs failed, each named on stderr, or the 
 """
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import importlib
@@ -13,17 +14,19 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from hf_captioner.caption import Caption
 from hf_captioner.config import ConfigError, SearchConfig
 from hf_captioner.hub import CheckpointError, data_path, push_space
 from hf_captioner.images import PICTURES, ImageError
+from hf_captioner.many import Tally, caption_into, job_of
 from hf_captioner.model import ImageCaptioner
+from hf_captioner.sources import Photograph, photographs, shards
+from hf_captioner.table import Names, Outcome, Row, Table, open_table
 
 
 def add_search_flags(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +76,21 @@ def build_parser() -> argparse.ArgumentParser:
 
     caption = commands.add_parser("caption", help="caption photographs", description="Caption photographs.")
     caption.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a picture, a folder of pictures, or - for paths on stdin"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a picture; a folder of them; a .tar (WebDataset) or .parquet file, or a saved data set, that holds them; "
+        "or - for paths on stdin",
     )
     form = caption.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON object a line, with every word's probability")
     form.add_argument("--csv", action="store_true", help="columns path, caption, score")
+    form.add_argument(
+        "--out", type=Path, metavar="TABLE", help="a .jsonl, .csv or .parquet that a run begun again goes on with"
+    )
+    caption.add_argument(
+        "--engine", choices=("here", "ray"), default="here", help="ray: on the cluster that RAY_ADDRESS names, or here"
+    )
     caption.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a contact sheet for each photograph")
     caption.add_argument("--batch-size", type=int, default=32)
     _add_model(caption)
@@ -113,50 +126,90 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(options: argparse.Namespace) -> int:
-    failed = 0
-    paths = list(_paths(options.paths))
-    if not paths:
+    total = None if "-" in options.paths else sum(map(len, shards(options.paths)))
+    if total == 0:
         raise ConfigError(f"There is no picture in {', '.join(options.paths)}; expected {', '.join(sorted(PICTURES))}.")
-    captioner = ImageCaptioner.from_pretrained(options.model)
+    if options.engine == "ray":
+        return _failed(_on_ray(options, total))
     if options.heatmaps:
         options.heatmaps.mkdir(parents=True, exist_ok=True)
-    results = captioner.stream(paths, batch_size=options.batch_size, **search_from(options))
-    write = _writer(options)
-    bar = tqdm(zip(paths, results, strict=True), total=len(paths), unit="photograph", dynamic_ncols=True)
-    for index, (path, result) in enumerate(bar):
-        if isinstance(result, ImageError):
-            failed += 1
-            tqdm.write(f"hf-captioner: {result}", file=sys.stderr)
-            continue
-        captions = result if isinstance(result, list) else [result]
-        for caption in captions:
-            write(path, caption)
-        if options.heatmaps:
-            captions[0].contact_sheet(path).save(options.heatmaps / f"{index:06d}-{path.stem[:100]}.png")
-    if failed:
-        print(f"hf-captioner: {failed} of {len(paths)} photographs failed.", file=sys.stderr)
-    return 1 if failed else 0
+
+    def seen(index: int, photograph: Photograph, outcome: Outcome) -> None:
+        if isinstance(outcome, ImageError):
+            tqdm.write(f"hf-captioner: {outcome}", file=sys.stderr)
+        elif options.heatmaps and not isinstance(photograph.image, ImageError):
+            best = outcome[0] if isinstance(outcome, list) else outcome
+            sheet = options.heatmaps / f"{index:06d}-{Path(photograph.name).stem[:100]}.png"
+            best.contact_sheet(photograph.image).save(sheet)
+
+    captioner, search = ImageCaptioner.from_pretrained(options.model), search_from(options)
+    with contextlib.ExitStack() as stack:
+        table: Table = Printed(options)
+        if options.out:
+            table = stack.enter_context(open_table(options.out, job_of(captioner, captioner.search_settings(search))))
+        tally = caption_into(
+            table,
+            captioner,
+            (photograph for place in _places(options.paths) for photograph in photographs(place)),
+            batch_size=options.batch_size,
+            total=total,
+            progress=True,
+            seen=seen,
+            **search,
+        )
+    return _failed(tally)
 
 
-def _paths(given: Iterable[str]) -> Iterator[Path]:
-    """The pictures meant: a folder stands for those in it and below, in the order of their names."""
+def _on_ray(options: argparse.Namespace, total: int | None) -> Tally:
+    if options.out is None or options.heatmaps:
+        raise ConfigError("--engine ray writes a table and no heatmaps; give --out TABLE.parquet, without --heatmaps.")
+    from hf_captioner.cluster import caption_on_ray
+
+    given, search = shards(_places(options.paths)), search_from(options)
+    return caption_on_ray(given, options.out, model=options.model, batch_size=options.batch_size, total=total, **search)
+
+
+def _failed(tally: Tally) -> int:
+    if tally.failed:
+        count = tally.failed + tally.captioned
+        print(f"hf-captioner: {tally.failed} of {count} photographs failed.", file=sys.stderr)
+    return 1 if tally.failed else 0
+
+
+def _places(given: Iterable[str]) -> Iterator[str]:
+    """The places named, those that stdin names where the name is a dash."""
     for name in given:
         if name == "-":
-            yield from (Path(line) for line in sys.stdin.read().splitlines() if line)
-        elif Path(name).is_dir():
-            yield from (path for path in sorted(Path(name).rglob("*")) if path.suffix.lower() in PICTURES)
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         else:
-            yield Path(name)
+            yield name
 
 
-def _writer(options: argparse.Namespace) -> Callable[[Path, Caption], None]:
-    if options.json:
-        return lambda path, caption: print(json.dumps({"path": str(path), **caption.to_dict()}, ensure_ascii=False))
-    if options.csv:
-        table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerow(["path", "caption", "score"])
-        return lambda path, caption: table.writerow([path, caption.text, f"{caption.score:.4f}"]) and None
-    return lambda path, caption: print(f"{path}\t{caption.text}")
+class Printed:
+    """The table on stdout: a line a caption."""
+
+    done = Names()
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        if options.csv:
+            csv.writer(sys.stdout, lineterminator="\n").writerow(["path", "caption", "score"])
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            others = row.pop("others", [])
+            for caption in [row, *({"path": row["path"], **other} for other in others)] if "caption" in row else []:
+                self._print(caption)
+        sys.stdout.flush()
+
+    def _print(self, caption: Row) -> None:
+        if self.options.json:
+            print(json.dumps(caption, ensure_ascii=False))
+        elif self.options.csv:
+            score = f"{caption['score']:.4f}"
+            csv.writer(sys.stdout, lineterminator="\n").writerow([caption["path"], caption["caption"], score])
+        else:
+            print(f"{caption['path']}\t{caption['caption']}")
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from hf_captioner.config import CaptionerConfig
@@ -158,7 +157,7 @@ class Decoder(nn.Module):
         return PackedSequence(logits, *shape), PackedSequence(torch.cat(attentions), *shape)
 
     def _see(self, grid: Grid) -> tuple[Seen, Memory]:
-        cells, norm = self.project
+        cells, norm = cast(tuple[nn.Linear, nn.LayerNorm], tuple(self.project))
         values = norm(linear(grid.values.flatten(0, 1), cells.weight, cells.bias)).unflatten(0, grid.values.shape[:2])
         keys = values
         if self.attends:
@@ -191,12 +190,15 @@ class Decoder(nn.Module):
 
     def _backward_gates(self, embedded: Tensor) -> Tensor:
         """The backward cell's half that depends on the word alone (R, 4b), so computed once a word."""
-        cell = cast(nn.LSTM, self.backward_cell)
-        return linear(embedded, cell.weight_ih_l0, cell.bias_ih_l0 + cell.bias_hh_l0)
+        w_ih, b_ih, b_hh = (self._of_backward(name) for name in ("weight_ih", "bias_ih", "bias_hh"))
+        return linear(embedded, w_ih, b_ih + b_hh)
 
     def _backward(self, read: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One place of the backward cell: the gates of the word read (R, 4b) and its state before -> after."""
-        return _lstm(read + linear(h, cast(nn.LSTM, self.backward_cell).weight_hh_l0), c)
+        return _lstm(read + linear(h, self._of_backward("weight_hh")), c)
+
+    def _of_backward(self, name: str) -> Tensor:
+        return cast(Tensor, getattr(self.backward_cell, f"{name}_l0"))
 
     def _attend(
         self, embedded: Tensor, context: Tensor, memory: Memory, backward: Tensor | None, seen: Seen

@@ -1,13 +1,22 @@
 """Anything Pillow opens becomes an upright RGB photograph, and a photograph becomes the model's pixels."""
 
 import io
+import math
 import os
+import re
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffTags, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from hf_captioner.config import CaptionerConfig
@@ -18,42 +27,65 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 """What counts as a picture in a folder; a path given by name is always tried."""
 
+LARGEST = 400_000_000
+"""Bytes of a picture's file; one of more is not read."""
+
+NOT_OPENED = {"EPS", "IPTC"}
+"""Formats that Pillow reads and we do not: EPS is run by an outside program, and IPTC may hold an EPS."""
+
 WHITE = (255, 255, 255)
+
+TILE = 1024
+"""The side of what is converted at a time where a conversion takes several copies."""
+
+PILLOWS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+"""A filter of warnings: those that Pillow's modules issue."""
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation that EXIF knows."""
 
 
 class ImageError(ValueError):
     """A picture that cannot be used; the message names it and says why."""
 
 
-def open_image(source: ImageSource) -> Image.Image:
+def open_image(source: ImageSource, *, at_least: int | None = None) -> Image.Image:
     """The picture as a person would see it: upright, RGB, transparent parts white, an animation's first frame.
 
-    Raises ImageError for everything else, also for a file that is cut short and for more pixels than Pillow's
-    limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million), before they are decoded.
+    With `at_least`, a JPEG may be decoded at a reduced scale, its sides still at least this many pixels.
+
+    Raises ImageError for everything else, also for a file that is cut short, for one of more than LARGEST bytes, and
+    for more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million), before they are decoded.
+    Takes at most about 20 bytes of memory a pixel and, for what a header says, MEMORY_FOR_HEADERS.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if isinstance(source, Image.Image):
-        return _upright_rgb(source.copy(), "the Pillow image")
-    if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the bytes given", len(source))
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        try:
-            if path.exists() and not path.is_file():
-                raise ImageError(
-                    f"{path}: this is {'a folder' if path.is_dir() else 'no regular file'}; expected a picture."
-                )
-            with path.open("rb") as file:
-                return _decode(file, str(path), path.stat().st_size)
-        except (OSError, ValueError) as error:
-            if isinstance(error, ImageError):
-                raise
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ImageError(f"{path}: {reason}.") from error
+    if at_least is not None and at_least < 1:
+        raise ValueError(f"at_least is {at_least}; expected at least 1 pixel.")
+    with _without_warnings():
+        if isinstance(source, np.ndarray):
+            return _from_array(source)
+        if isinstance(source, Image.Image):
+            opened = _upright_rgb(source, "the Pillow image")
+            return opened.copy() if opened is source else opened
+        if isinstance(source, bytes):
+            return _decode(io.BytesIO(source), "the bytes given", len(source), at_least)
+        if isinstance(source, str | os.PathLike):
+            return _read(Path(source), at_least)
     raise ImageError(
         f"A picture cannot be a {type(source).__name__}; expected a path, bytes, a Pillow image or a numpy array."
     )
+
+
+def read_pixels(source: ImageSource, config: CaptionerConfig) -> Tensor:
+    """`preprocess(open_image(source))`, from twice the size needed: of that the antialiased resize sees enough."""
+    return preprocess(open_image(source, at_least=2 * config.image_size), config)
 
 
 def preprocess(photograph: Image.Image, config: CaptionerConfig) -> Tensor:
@@ -63,8 +95,8 @@ def preprocess(photograph: Image.Image, config: CaptionerConfig) -> Tensor:
         photograph = photograph.resize(size, Image.Resampling.BILINEAR)
     # NumPy, for it leaves the processor's other cores to the encoder; a row at a time, for three numbers are too few.
     pixels = np.asarray(photograph).reshape(config.image_size, -1).astype(np.float32)
-    pixels -= np.tile(np.float32(config.image_mean) * 255, config.image_size)
-    pixels /= np.tile(np.float32(config.image_std) * 255, config.image_size)
+    pixels -= np.tile(np.array(config.image_mean, np.float32) * 255, config.image_size)
+    pixels /= np.tile(np.array(config.image_std, np.float32) * 255, config.image_size)
     return torch.from_numpy(pixels.reshape(*size, 3)).permute(2, 0, 1)
 
 
@@ -84,14 +116,40 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
-def _decode(file: IO[bytes], name: str, size: int) -> Image.Image:
+def _read(path: Path, at_least: int | None) -> Image.Image:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
+            found = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise ImageError(f"{path}: this is {found}; expected a picture.")
+        with path.open("rb", buffering=0) as file:
+            return _decode(file, str(path), status.st_size, at_least)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageError(f"{path}: {reason}.") from error
+
+
+def _decode(raw: io.RawIOBase | io.BytesIO, name: str, size: int, at_least: int | None) -> Image.Image:
     if size == 0:
         raise ImageError(f"{name}: the file is empty; expected a picture.")
+    if size > LARGEST:
+        raise ImageError(f"{name}: the file has {size:,} bytes; at most {LARGEST:,} are read.")
+    Image.init()  # now and not earlier, so that formats which a plugin has registered count
+    formats = [kind for kind in Image.ID if kind not in NOT_OPENED]
     try:
-        with Image.open(file) as picture:
-            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice this
-            if limit is not None and picture.width * picture.height > limit:
-                raise Image.DecompressionBombError(f"The picture has {picture.width * picture.height} pixels.")
+        with _Guarded(raw) as file, Image.open(file, formats=formats) as picture:
+            _check_pixels(picture)
+            if hasattr(picture, "tag_v2"):  # loading reads these directories too, beyond the guard
+                exif = picture.getexif()
+                for tag in set(exif) & set(TiffTags.TAGS_V2_GROUPS):
+                    exif.get_ifd(tag)
+            file.left = math.inf
+            if at_least is not None and isinstance(picture, JpegImageFile):
+                picture.draft(None, (at_least, at_least))
+            picture.load()
+            _check_pixels(picture)  # an icon may hold a larger picture than it says
             return _upright_rgb(picture, name)
     except ImageError:
         raise
@@ -103,38 +161,121 @@ def _decode(file: IO[bytes], name: str, size: int) -> Image.Image:
         raise ImageError(f"{name}: the picture cannot be decoded ({error}).") from error
 
 
+class _Guarded(io.BufferedReader):
+    """A file whose header cannot be read over and over.
+
+    The tags of a TIFF directory may all point at the same bytes, and Pillow copies these for each: a file of 400 kB
+    becomes gigabytes. EXIF, and what holds several JPEGs together, are such directories too.
+    """
+
+    def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
+        super().__init__(raw)
+        self.left = 8.0 * raw.seek(0, io.SEEK_END) + (1 << 20)
+        raw.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise OSError("its header repeats itself")
+        for start in (b"Exif\0\0", b"MPF\0"):
+            if content.startswith(start) and _repeats(content[len(start) :]):
+                return bytes(len(content))
+        return content
+
+
+def _repeats(directory: bytes) -> bool:
+    """Whether the tags of an EXIF directory say that they hold far more than there is."""
+    order = "<" if directory[:2] == b"II" else ">"
+    try:
+        start = struct.unpack_from(order + "I", directory, 4)[0]
+        count = struct.unpack_from(order + "H", directory, start)[0]
+    except struct.error:
+        return False
+    tags = directory[start + 2 : start + 2 + 12 * count]
+    numbers = [number for (number,) in struct.iter_unpack(order + "4xI4x", tags[: len(tags) // 12 * 12])]
+    return 8 * sum(numbers) > 8 * len(directory) + (1 << 20)  # a number has at most 8 bytes
+
+
+def _check_pixels(picture: Image.Image) -> None:
+    limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice this
+    if limit is not None and picture.width * picture.height > limit:
+        raise Image.DecompressionBombError(f"The picture has {picture.width * picture.height} pixels.")
+
+
 def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
     if 0 in picture.size:
         raise ImageError(f"{name}: the picture has no pixels ({picture.width} x {picture.height}).")
     try:
         picture.load()
-        ImageOps.exif_transpose(picture, in_place=True)
-        return _rgb(picture)
-    except ImageError:
-        raise
+        method = UPRIGHT.get(_orientation(picture))
+        return _rgb(picture if method is None else picture.transpose(method))
     except Exception as error:  # as above
         raise ImageError(f"{name}: the picture cannot be decoded ({error}).") from error
+
+
+def _orientation(picture: Image.Image) -> int:
+    exif = picture.info.get("exif")
+    try:
+        if isinstance(exif, bytes) and _repeats(exif.removeprefix(b"Exif\0\0")):
+            return 1
+        return picture.getexif().get(Base.Orientation, 1)
+    except Exception:  # as above; the picture can be seen, perhaps lying on its side
+        return 1
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _eight_bit(picture)
-    if picture.has_transparency_data:
-        with_alpha = picture.convert("RGBA")
-        background = Image.new("RGBA", picture.size, (*WHITE, 255))
-        return Image.alpha_composite(background, with_alpha).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if not picture.has_transparency_data:
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    on_white = Image.new("RGB", picture.size)
+    for box, tile in _tiles(picture):
+        background = Image.new("RGBA", tile.size, (*WHITE, 255))
+        on_white.paste(Image.alpha_composite(background, tile.convert("RGBA")).convert("RGB"), box)
+    return on_white
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     """16- and 32-bit grey to 8 bits: Pillow's own conversion would clip everything above 255 to white."""
-    values = np.asarray(picture).astype(np.float64)
-    if not np.isfinite(values).all():
-        values = np.nan_to_num(values, posinf=0, neginf=0)
-    top = 65535 if picture.mode != "F" and values.max() > 255 else max(values.max(), 1e-9)
-    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-        low = values.min()
-        values, top = values - low, max(values.max() - low, 1e-9)
-    elif values.max() <= 255 and not picture.mode.startswith("I;16"):
-        top = 255
-    return Image.fromarray((values * (255 / top)).round().clip(0, 255).astype(np.uint8))
+    extremes = [(values.min(), values.max()) for values in (_finite(tile) for _, tile in _tiles(picture))]
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    if picture.mode == "F" or low < 0 or high > 65535:
+        high = max(high - low, 1e-9)
+    elif high <= 255 and not picture.mode.startswith("I;16"):
+        low, high = 0, 255
+    else:
+        low, high = 0, 65535 if high > 255 else max(high, 1e-9)
+    grey = Image.new("L", picture.size)
+    for box, tile in _tiles(picture):
+        values = ((_finite(tile) - low) * (255 / high)).round().clip(0, 255)
+        grey.paste(Image.fromarray(values.astype(np.uint8)), box)
+    return grey
+
+
+def _finite(tile: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(tile).astype(np.float64), posinf=0, neginf=0)
+
+
+def _tiles(picture: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
+    """The picture's tiles with where their upper left corners are."""
+    for top in range(0, picture.height, TILE):
+        for left in range(0, picture.width, TILE):
+            corner = min(left + TILE, picture.width), min(top + TILE, picture.height)
+            yield (left, top), picture.crop((left, top, *corner))
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Nothing that Pillow warns of is shown or raised: what matters becomes an ImageError.
+
+    warnings.catch_warnings would at its end put back the filters of its beginning, and so undo what other threads
+    have done to them meanwhile. Here each thread adds one entry to a list and takes one off the same list.
+    """
+    filters = cast("list[Any]", warnings.filters)
+    filters.insert(0, PILLOWS)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody has emptied the list
+            filters.remove(PILLOWS)

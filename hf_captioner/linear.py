@@ -1,7 +1,7 @@
 """A linear map, on a processor through oneDNN: with few rows PyTorch's own choice is half as fast on many of them."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 Packed = tuple[int, Tensor]
@@ -10,7 +10,7 @@ LARGE = 1 << 20
 """Numbers in a weight from which on oneDNN is worth its conversions even for a single row."""
 
 
-def linear(x: Tensor, weight: nn.Parameter, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (R, i), weight (o, i), bias (o,) -> (R, o), as `torch.nn.functional.linear`."""
     small = len(x) == 1 and weight.numel() < LARGE
     if small or not _by_onednn(x, weight):
@@ -19,7 +19,7 @@ def linear(x: Tensor, weight: nn.Parameter, bias: Tensor | None = None) -> Tenso
     return product if bias is None else product.add_(bias)
 
 
-def _by_onednn(x: Tensor, weight: nn.Parameter) -> bool:
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -30,7 +30,7 @@ def _by_onednn(x: Tensor, weight: nn.Parameter) -> bool:
     )
 
 
-def _packed(weight: nn.Parameter) -> Tensor:
+def _packed(weight: Tensor) -> Tensor:
     """The weight as oneDNN takes it, kept with the weight until that changes."""
     kept: Packed | None = getattr(weight, "packed", None)
     if kept is None or kept[0] != weight._version:

@@ -36,6 +36,7 @@ from hf_captioner.hub import (
 )
 from hf_captioner.images import ImageError, ImageSource, open_image, preprocess
 from hf_captioner.search import Hypothesis, search
+from hf_captioner.sources import Photograph, Place, holds_many, photographs
 from hf_captioner.tokenizer import CaptionTokenizer, TokenizerError
 from hf_captioner.weights import as_float16, read_weights, write_together
 
@@ -102,13 +103,16 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         return found if several else found[0]
 
     def stream(
-        self, images: Iterable[ImageSource], *, batch_size: int = 32, **search: Any
+        self, images: Place | Iterable[ImageSource | Photograph], *, batch_size: int = 32, **search: Any
     ) -> Generator[Result | ImageError, None, None]:
         """Caption any iterable, in its order, reading at most two batches ahead of what was taken.
 
+        images: pictures, or what `photographs` gives; or one place that holds many, such as a folder or a tar file.
         A picture that cannot be read comes out as an ImageError in its place, and the others go on.
         Raises at once, before anything is read, what `caption` raises for its keywords.
         """
+        if isinstance(images, str | os.PathLike) and holds_many(images):
+            images = photographs(images)
         if isinstance(images, str | bytes | os.PathLike):
             raise TypeError("stream() takes an iterable of pictures; for a single one use caption().")
         if batch_size < 1:
@@ -116,7 +120,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         return self._stream(iter(images), batch_size, self.search_settings(search))
 
     def _stream(
-        self, images: Iterator[ImageSource], batch_size: int, settings: SearchConfig
+        self, images: Iterator[ImageSource | Photograph], batch_size: int, settings: SearchConfig
     ) -> Generator[Result | ImageError, None, None]:
         with ThreadPoolExecutor(READERS, "read") as readers:
             ahead: list[Future[Tensor | ImageError]] = []
@@ -128,7 +132,10 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
                 ahead = reading
             yield from self._caption_batch([future.result() for future in ahead], settings)
 
-    def _read(self, image: ImageSource) -> Tensor | ImageError:
+    def _read(self, given: ImageSource | Photograph) -> Tensor | ImageError:
+        image = given.image if isinstance(given, Photograph) else given
+        if isinstance(image, ImageError):
+            return image
         try:
             return preprocess(open_image(image), self.config)
         except ImageError as error:

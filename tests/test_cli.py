@@ -1,6 +1,7 @@
 """The real command: results on stdout, messages on stderr, and an exit code that says how it went."""
 
 import csv
+import functools
 import io
 import json
 import os
@@ -11,10 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests import forked
 
-def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hf_captioner.cli", *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+run = functools.partial(forked.run, "hf_captioner.cli")
 
 
 @pytest.fixture
