@@ -1,8 +1,11 @@
 """Training learns, keeps the best, and after being killed ends where it would have ended."""
 
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hf_captioner import ImageCaptioner
+from tests import forked
 from tests.conftest import generated, write_table
 from train.fit import main
 
@@ -48,7 +52,8 @@ def arguments(data: Path, out: Path) -> list[str]:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     out = tmp_path_factory.mktemp("run") / "out"
-    subprocess.run([sys.executable, "-m", "train.fit", *arguments(data, out)], check=True, env=one_thread())
+    done = forked.run("train.fit", *arguments(data, out))
+    assert done.returncode == 0, done.stderr
     return out
 
 
@@ -73,31 +78,56 @@ def test_the_loss_falls_and_the_run_leaves_what_it_promises(run: Path) -> None:
     assert captioner.caption(generated(0)).text
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Path, run: Path, tmp_path: Path) -> None:
-    """Killed again and again, a few steps after each start, until it gets through."""
-    out, kills = tmp_path / "out", 0
-    every_step = "import sys, train.fit; train.fit.SAVE_EVERY = 1; sys.exit(train.fit.main())"
-    state = out / "state.safetensors"
-    while True:
-        process = subprocess.Popen([sys.executable, "-c", every_step, *arguments(data, out)], env=one_thread())
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        saves = 0
-        while process.poll() is None and saves < 7:  # a kill in each epoch and between epochs
-            time.sleep(0.005)
-            now = state.stat().st_mtime_ns if state.exists() else 0
-            saves, before = saves + (now != before), now
-        if process.poll() is not None:
-            assert process.returncode == 0
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-    assert kills >= 2
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(data: Path, run: Path, tmp_path: Path) -> None:
+    draw, kills, runs = random.Random(0), 0, 0
+
+    def kill(child: int) -> None:
+        time.sleep(draw.uniform(0.1, 1.5))
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(child, signal.SIGKILL)
+
+    while kills < 20:
+        runs += 1
+        out = tmp_path / str(runs)
+        while True:
+            done = forked.run("tests.every_step", *arguments(data, out), watch=kill if kills < 20 else None)
+            if done.returncode == 0:
+                break
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            kills += 1
+        assert_same(out, run)
+
+
+def assert_same(out: Path, run: Path) -> None:
     whole, resumed = load_file(run / "state.safetensors"), load_file(out / "state.safetensors")
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
     assert [row["CIDEr"] for row in history(out)] == [row["CIDEr"] for row in history(run)]
+    assert {path.name for path in (out / "best").iterdir()} == {path.name for path in (run / "best").iterdir()}
+    ImageCaptioner.from_pretrained(out / "best")
+
+
+def test_two_processes_learn_as_one_does(data: Path, tmp_path: Path) -> None:
+    """The same global batch, so the same losses, but for the order of sums: within a thousandth."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0").split("  - {epochs: 1,")[0])
+    one, two = ([str(recipe), *arguments(data, tmp_path / name)[1:]] for name in ("one", "two"))
+    assert forked.run("train.fit", *one).returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = (
+        f"--cpu --num_processes 2 --num_machines 1 --dynamo_backend no --mixed_precision no --main_process_port {port}"
+    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "-m", "train.fit", *two]
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    losses = [[row["loss"] for row in history(tmp_path / name)] for name in ("one", "two")]
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-3)
+    weights = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=2e-2, rtol=2e-2, msg=name)
 
 
 def test_a_captioner_is_trained_further_with_its_own_words_and_licence(data: Path, run: Path, tmp_path: Path) -> None:
