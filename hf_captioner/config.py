@@ -3,7 +3,7 @@ JSON."""
 
 import dataclasses
 import json
-import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is hint
 
 
@@ -99,7 +99,7 @@ class Strict:
         """Build from JSON text. Raises ConfigError for anything but a complete, valid configuration."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{cls.__name__} is not JSON: {error}.") from error
         return cls.from_dict(values)
 
@@ -150,9 +150,13 @@ class SearchConfig(Strict):
             self._require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("no_repeat_ngram", "top_k", "seed", "alternatives", "diversity", "length_penalty"):
             self._require(getattr(self, name) >= 0, name, "at least 0")
+        for name in ("beams", "num_captions", "max_length", "alternatives", "diversity", "length_penalty"):
+            self._require(getattr(self, name) <= 10_000, name, "at most 10,000")
+        self._require(self.seed < 1 << 63, "seed", f"less than {1 << 63}")
         self._require(0 <= self.min_length <= self.max_length, "min_length", f"0 to max_length ({self.max_length})")
         self._require(self.beams % self.beam_groups == 0, "beam_groups", f"a divisor of beams ({self.beams})")
         self._require(self.temperature > 0, "temperature", "more than 0")
+        self._require(1e-6 <= self.temperature <= 1e6, "temperature", "0.000001 to 1,000,000")
         self._require(0 < self.top_p <= 1, "top_p", "more than 0 and at most 1")
         if not self.sample:
             self._require(self.num_captions <= self.beams, "num_captions", f"at most beams ({self.beams})")
@@ -262,7 +266,8 @@ class CaptionerConfig(Strict):
         self._require(5 <= self.vocabulary_size <= 1_000_000, "vocabulary_size", "5 to 1,000,000")
         self._require(32 <= self.image_size <= 2048, "image_size", "32 to 2048 pixels")
         self._require(0 <= self.dropout < 1, "dropout", "0 or more and less than 1")
-        self._require(len(self.image_mean) == 3, "image_mean", "three numbers")
-        self._require(len(self.image_std) == 3 and min(self.image_std) > 0, "image_std", "three positive numbers")
+        mean, std = self.image_mean, self.image_std
+        self._require(len(mean) == 3 and max(map(abs, mean)) <= 100, "image_mean", "three numbers from -100 to 100")
+        self._require(len(std) == 3 and min(std) >= 1e-4 and max(std) <= 100, "image_std", "three from 0.0001 to 100")
         if self.encoder_node is None:
             object.__setattr__(self, "encoder_node", DEFAULT_NODES[self.encoder])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.resources
 import json
@@ -15,6 +16,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData, constants, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, the HTTP client's own base class
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -30,6 +32,10 @@ CARD = "README.md"
 CHECKPOINT_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 SMALL_FILES = ("config.json", "tokenizer.json", CARD, "LICENSE")
 PACKAGE = Path(str(importlib.resources.files("hf_captioner")))
+LARGEST = {"model.safetensors": 1 << 30}
+"""Bytes of a checkpoint's file; one of more is neither fetched nor read."""
+SMALL = 1 << 24
+"""The same for every other file."""
 SOMEONE = "your-name/your-captioner"
 """Stands for the repository in a card that has not been pushed yet."""
 IGNORED = ("__pycache__", "_data")
@@ -62,7 +68,7 @@ def read_config(folder: Path) -> CaptionerConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no config.json; expected {', '.join(CHECKPOINT_FILES)} there.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON ({error}); expected a captioner's config.json.") from error
     own = {field.name for field in dataclasses.fields(CaptionerConfig)}
     if isinstance(values, dict) and len(own & values.keys()) < len(own) / 2:
@@ -95,29 +101,39 @@ def resolve(
     """
     name, folder = os.fspath(name_or_folder), Path(name_or_folder)
     if name and folder.is_dir():
+        files = {file: folder / file for file in CHECKPOINT_FILES}
+        _check_sizes(name, {file: path.stat().st_size for file, path in files.items() if path.is_file()})
         return folder
     if folder.is_file():
         raise CheckpointError(f"{name} is a file; expected the folder that holds {', '.join(CHECKPOINT_FILES)}.")
     if not isinstance(name_or_folder, str) or name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         raise CheckpointError(f"There is no folder {name}; expected a checkpoint's folder, or a Hub id owner/name.")
 
-    def fetch(commit: str | None, files: tuple[str, ...]) -> Path:
-        return Path(
-            snapshot_download(
-                name,
-                revision=commit,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                force_download=force_download,
-                allow_patterns=list(files),
-            )
-        )
-
+    fetch = functools.partial(
+        snapshot_download,
+        name,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
     with _one_sentence(name + (f" at revision {revision}" if revision else "")):
-        small = fetch(revision, SMALL_FILES)
-        read_config(small)
-        return fetch(small.name, CHECKPOINT_FILES)  # a snapshot's folder is named after its commit
+        for files in (("config.json",), (*SMALL_FILES, *CHECKPOINT_FILES)):
+            # Where the Hub is not reached nothing can be fetched, and what the cache holds was checked.
+            with contextlib.suppress(DryRunError):
+                planned = fetch(revision=revision, allow_patterns=files, dry_run=True)
+                _check_sizes(name, {file.filename: file.file_size for file in planned})
+            folder = Path(fetch(revision=revision, allow_patterns=files))
+            read_config(folder)
+            revision = folder.name  # a snapshot's folder is named after its commit
+    return folder
+
+
+def _check_sizes(name: str, sizes: dict[str, int]) -> None:
+    for file, size in sizes.items():
+        most = LARGEST.get(file, SMALL)
+        if size > most:
+            raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {most:,}.")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,8 @@ class StandInHub:
         self.requests: list[tuple[str, str]] = []
         self.full = False
         """Refuse large files."""
+        self.faults: dict[str, int] = {}
+        """What a route of _ROUTES answers instead of doing its work: a status, or 0 to drop the connection."""
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self.server.daemon_threads = True
         self.server.hub = self  # type: ignore[attr-defined]
@@ -143,6 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             answer = self._route(method, parts.path)
         except _Refused as refused:
+            if not refused.status:
+                self.close_connection = True
+                return
             answer = _Answer.json({"error": refused.message}, refused.status)
             answer.headers["X-Error-Message"] = refused.message
             if refused.code:
@@ -157,6 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, method: str, path: str) -> _Answer:
         for wanted, pattern, name in _ROUTES:
             match = re.fullmatch(pattern, path)
+            if wanted == method and match and name in self.hub.faults:
+                raise _Refused(self.hub.faults[name], "A fault of the stand-in")
             if wanted == method and match:
                 if not path.startswith("/lfs/"):  # as on the Hub, those addresses need no token
                     self._check_token(writes=method != "GET")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -240,6 +241,38 @@ def test_a_checkpoint_that_is_not_whole_is_refused_in_one_sentence(saved: Path, 
     with pytest.raises(CheckpointError, match=sentence) as caught:
         ImageCaptioner.from_pretrained(saved)
     assert "\n" not in str(caught.value) and str(saved) in str(caught.value)
+
+
+ABSURD: list[Any] = [None, True, "x", -1, 0, 10**12, 10**400, 1e308, -1e308, [], [-1] * 3, [1e300] * 3, {}, {"x": -1}]
+
+
+def test_whatever_stands_in_the_config_it_is_refused_or_harmless(saved: Path, photograph: Image.Image) -> None:
+    """Each field gone, and each of each kind of nonsense in its place."""
+    whole = json.loads((saved / "config.json").read_text())
+    refused = 0
+    for name in (*whole, *(f"search {name}" for name in whole["search"])):
+        for value in (KeyError, *ABSURD):
+            config = json.loads(json.dumps(whole))
+            part = config["search"] if name.startswith("search ") else config
+            if value is KeyError:
+                del part[name.split()[-1]]
+            else:
+                part[name.split()[-1]] = value
+            (saved / "config.json").write_text(json.dumps(config))
+            try:
+                said = ImageCaptioner.from_pretrained(saved).caption(photograph, num_captions=1).text
+            except (CheckpointError, ConfigError) as error:
+                said = str(error)
+                refused += 1
+            assert "\n" not in said and len(said) < 1000, (name, value)
+    assert refused > 300
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"width": NaN}', '{"width": 1e999}', '{"width": ' + "9" * 5000 + "}"])
+def test_json_that_would_break_its_reader_is_refused(saved: Path, text: str) -> None:
+    (saved / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        ImageCaptioner.from_pretrained(saved)
 
 
 def test_nothing_large_is_allocated_for_weights_that_do_not_fit(saved: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from hf_captioner import CaptionerConfig, CheckpointError, ImageCaptioner, hub
 from hf_captioner.config import Results
+from hf_captioner.hub import SMALL
 from tests.standin_hub import Repository, StandInHub, point_client_at
 
 # The client's upload of large files uses what its own HTTP library calls out of date.
@@ -230,6 +232,47 @@ def test_an_upload_that_breaks_off_leaves_the_repository_as_it_was(
     ):
         captioner.push_to_hub("me/mine")
     assert online.model("me/mine").commits() == [before]
+
+
+ROUTES = ("create", "preupload", "lfs_batch", "lfs_put", "commit")
+FAULTS = {(route, status) for route in ROUTES for status in (0, 401, 404, 429, 500)}
+
+
+@pytest.mark.parametrize(("route", "status"), sorted(FAULTS - {("create", 401)}))  # who may not create may still push
+def test_whatever_fails_in_a_push_leaves_the_repository_as_it_was(
+    online: StandInHub, captioner: ImageCaptioner, monkeypatch: pytest.MonkeyPatch, route: str, status: int
+) -> None:
+    captioner.push_to_hub("me/mine")
+    before = list(online.model("me/mine").commits())
+    with torch.no_grad():
+        captioner.decoder.output.bias.add_(1)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits between its attempts
+    online.faults[route] = status
+    with pytest.raises(CheckpointError, match=r"^me/mine: ") as caught:
+        captioner.push_to_hub("me/mine")
+    assert "\n" not in str(caught.value) and (str(status) in str(caught.value) or not status)
+    advice = {401: "log in", 404: "check the spelling|try again", 429: "wait and try again", 500: "try again"}
+    assert re.search(advice.get(status, "check the network|try again"), str(caught.value))
+    assert online.model("me/mine").commits() == before
+    online.faults.clear()
+    captioner.push_to_hub("me/mine")
+    assert len(online.model("me/mine").commits()) == len(before) + 1
+
+
+def test_a_file_that_is_too_large_is_not_fetched(online: StandInHub, captioner: ImageCaptioner, tmp_path: Path) -> None:
+    captioner.push_to_hub("me/large")
+    large = online.model("me/large")
+    large.commit("larger", {"tokenizer.json": b" " * (SMALL + 1)})
+    online.requests.clear()
+    assert (
+        refusal("me/large") == f"me/large: tokenizer.json has {SMALL + 1:,} bytes; a captioner's has at most {SMALL:,}."
+    )
+    fetched = {path.rpartition("/")[2] for method, path in online.requests if method == "GET" and "/resolve/" in path}
+    assert fetched == {"config.json"}
+    captioner.save_pretrained(tmp_path / "large")
+    with (tmp_path / "large" / "model.safetensors").open("ab") as file:
+        file.truncate((1 << 30) + 1)
+    assert "model.safetensors has 1,073,741,825 bytes" in refusal(str(tmp_path / "large"))
 
 
 def test_a_card_without_results_claims_none(tiny_config: CaptionerConfig) -> None:
