@@ -6,7 +6,7 @@ DATA ?= ../shared/data/flickr8k
 WEIGHTS ?= ../shared/weights
 OUT ?= runs/flickr8k
 
-.PHONY: setup demo caption test lint types train
+.PHONY: setup demo caption test lint types audit train
 
 setup: $(VENV)/.ready
 
@@ -33,6 +33,10 @@ lint: setup
 
 types: setup
 	$(VENV)/bin/mypy
+
+# Known vulnerabilities in what is installed; asks the network, which the tests do not.
+audit: setup
+	$(VENV)/bin/uv tool run pip-audit --strict --skip-editable --path $(VENV)/lib/python3*/site-packages
 
 # Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors

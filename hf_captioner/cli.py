@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     caption.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a contact sheet for each photograph")
     caption.add_argument("--batch-size", type=int, default=32)
+    caption.add_argument("--bfloat16", action="store_true", help="quicker where the processor has it; see the README")
     _add_model(caption)
     add_search_flags(caption)
     caption.set_defaults(run=_caption)
@@ -143,6 +144,7 @@ def _caption(options: argparse.Namespace) -> int:
             best.contact_sheet(photograph.image).save(sheet)
 
     captioner, search = ImageCaptioner.from_pretrained(options.model), search_from(options)
+    captioner.in_bfloat16 = options.bfloat16
     with contextlib.ExitStack() as stack:
         table: Table = Printed(options)
         if options.out:

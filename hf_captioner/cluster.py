@@ -37,8 +37,9 @@ KINDS = {kind.__name__: kind for kind in (Broken, Files, Members, Rows, Saved)}
 class Worker:
     """On any machine: a captioner that is loaded once, and captions shard after shard."""
 
-    def __init__(self, model: str | None, out: str, batch_size: int, search: dict[str, Any]) -> None:
+    def __init__(self, model: str | None, bfloat16: bool, out: str, batch_size: int, search: dict[str, Any]) -> None:
         self.captioner = ImageCaptioner.from_pretrained(model)
+        self.captioner.in_bfloat16 = bfloat16
         if torch.cuda.is_available():
             self.captioner.to("cuda")
         self.out, self.batch_size, self.search = Path(out), batch_size, search
@@ -67,6 +68,7 @@ def caption_on_ray(
     out: Path,
     *,
     model: str | None = None,
+    bfloat16: bool = False,
     batch_size: int = 32,
     total: int | None = None,
     **search: Any,
@@ -80,6 +82,7 @@ def caption_on_ray(
     if out.suffix != ".parquet":
         raise ConfigError(f"--out is {out}; with Ray expected a name that ends in .parquet.")
     captioner = ImageCaptioner.from_pretrained(model)
+    captioner.in_bfloat16 = bfloat16
     ray = _started()
     try:
         with open_table(out, job_of(captioner, captioner.search_settings(search))) as table, _quiet():
@@ -87,7 +90,7 @@ def caption_on_ray(
             with tqdm(total=total, initial=before, unit="photograph", dynamic_ncols=True) as bar:
                 texts = map(_text, given)
                 while wave := list(islice(texts, WAVE)):
-                    worker = model, str(out.resolve()), batch_size, search
+                    worker = model, bfloat16, str(out.resolve()), batch_size, search
                     for row in _run(ray, wave, worker):
                         counts[0] += int(row["captioned"])
                         counts[1] += int(row["failed"])
@@ -102,7 +105,8 @@ def _text(shard: Shard) -> str:
 
 
 def _started() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported, as is the next
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray.data
     except ImportError as error:

@@ -118,12 +118,12 @@ def resolve(
         force_download=force_download,
     )
     with _one_sentence(name + (f" at revision {revision}" if revision else "")):
-        for files in (("config.json",), (*SMALL_FILES, *CHECKPOINT_FILES)):
+        for wanted in (["config.json"], [*SMALL_FILES, *CHECKPOINT_FILES]):
             # Where the Hub is not reached nothing can be fetched, and what the cache holds was checked.
             with contextlib.suppress(DryRunError):
-                planned = fetch(revision=revision, allow_patterns=files, dry_run=True)
+                planned: Any = fetch(revision=revision, allow_patterns=wanted, dry_run=True)
                 _check_sizes(name, {file.filename: file.file_size for file in planned})
-            folder = Path(fetch(revision=revision, allow_patterns=files))
+            folder = Path(fetch(revision=revision, allow_patterns=wanted))
             read_config(folder)
             revision = folder.name  # a snapshot's folder is named after its commit
     return folder

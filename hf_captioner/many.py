@@ -97,8 +97,9 @@ def caption_into(
 
 
 def job_of(captioner: ImageCaptioner, settings: SearchConfig) -> dict[str, Any]:
-    """What the rows of a table have in common: the model, by its words and some of its weights, and the search."""
+    """What the rows of a table have in common: the model, by some of its weights, the precision and the search."""
     weights = hashlib.sha256(captioner.config.to_json().encode())
     for tensor in (captioner.decoder.embedding.weight, captioner.decoder.output.bias, captioner.decoder.hidden.weight):
         weights.update(tensor.detach().half().cpu().numpy().tobytes())
-    return {"model": weights.hexdigest()[:16], "search": dataclasses.asdict(settings)}
+    precision = "bfloat16" if captioner.in_bfloat16 else "float32"
+    return {"model": weights.hexdigest()[:16], "precision": precision, "search": dataclasses.asdict(settings)}

@@ -72,6 +72,8 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         self.encoder = Encoder(config)
         self.decoder = Decoder(config, self.encoder.channels)
         self.confidence = Confidence(config.calibration, config.width) if config.calibration else None
+        self.in_bfloat16 = False
+        """Compute captions in bfloat16, quicker where the processor has it; a few captions come out otherwise."""
         self.eval()
 
     # -- captions -----------------------------------------------------------------------------------------------------
@@ -157,8 +159,13 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
     def encode(self, pixels: Tensor) -> Grid:
         """Preprocessed pixels (B, 3, S, S) -> their grid."""
         pixels = pixels.to(self._device, memory_format=torch.channels_last)
-        grids: list[Grid] = [self.encoder(part) for part in pixels.split(IN_CACHE if self._on_cpu else len(pixels))]
+        parts = pixels.split(IN_CACHE if self._on_cpu else len(pixels))
+        with self._precision():
+            grids: list[Grid] = [self.encoder(part) for part in parts]
         return Grid(torch.cat([grid.values for grid in grids]), grids[0].height, grids[0].width)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.in_bfloat16)
 
     @property
     def _device(self) -> torch.device:
@@ -173,19 +180,20 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         """The captions of each of a grid's photographs, best first."""
         words = self.tokenizer
         avoided = {i for word in settings.avoid for i in words.encode(word)}
-        start = self.decoder.start(grid)
-        found = search(
-            self.decoder,
-            torch.full((len(grid.values),), words.start_id, device=grid.values.device),
-            start,
-            settings,
-            end_id=words.end_id,
-            banned=sorted(avoided | {words.pad_id, words.start_id, words.unknown_id}),
-            begin_with=words.encode(settings.begin_with),
-        )
+        with self._precision():
+            start = self.decoder.start(grid)
+            found = search(
+                self.decoder,
+                torch.full((len(grid.values),), words.start_id, device=grid.values.device),
+                start,
+                settings,
+                end_id=words.end_id,
+                banned=sorted(avoided | {words.pad_id, words.start_id, words.unknown_id}),
+                begin_with=words.encode(settings.begin_with),
+            )
         distances: list[float | None] = [None] * len(found)
         if self.confidence is not None:
-            distances = self.confidence.distance(start.seen.mean()).tolist()
+            distances = self.confidence.distance(start.seen.mean().float()).tolist()
         return [
             [self._caption(best, grid, distance) for best in hypotheses]
             for hypotheses, distance in zip(found, distances, strict=True)

@@ -1,9 +1,11 @@
 """The house keeps its order, exports what it says, and works from a wheel in a fresh environment."""
 
 import ast
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -91,14 +93,42 @@ def test_wheel_and_sdist_carry_everything(built: Path) -> None:
     assert not [name for name in wheel if name.startswith(("train/", "tests/"))]
 
 
-def test_the_installed_wheel_captions_a_photograph(built: Path, photograph_path: Path, tmp_path: Path) -> None:
+LOWEST = """
+import sys
+from hf_captioner import ImageCaptioner, caption_many, photographs
+captioner = ImageCaptioner.from_pretrained()
+captioner.save_pretrained("saved")
+again = ImageCaptioner.from_pretrained("saved")
+assert again.caption(sys.argv[1]).text == captioner.caption(sys.argv[1]).text
+assert caption_many(again, photographs(sys.argv[1]), "captions.parquet").captioned == 1
+sys.path.insert(0, sys.argv[2])
+import app
+app.build_page(captioner)
+"""
+
+
+def test_the_installed_wheel_works_with_the_oldest_dependencies_allowed(
+    built: Path, photograph_path: Path, tmp_path: Path
+) -> None:
+    """All other tests run with the newest ones."""
     subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    wheel = next(built.glob("*.whl"))
-    subprocess.run([uv(), "pip", "install", "--quiet", "--python", str(python), str(wheel)], check=True)
+    install = [uv(), "pip", "install", "--quiet", "--resolution", "lowest-direct", "--python", str(python)]
+    subprocess.run([*install, f"hf-captioner[many] @ {next(built.glob('*.whl')).as_uri()}"], check=True)
     command = [str(python.parent / "hf-captioner"), "caption", str(photograph_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     path, _, caption = done.stdout.strip().partition("\t")
     assert path == str(photograph_path)
     assert len(caption.split()) >= 3
+    page = next((tmp_path / "venv").glob("lib/*/site-packages/hf_captioner/_data/space"))
+    script = [str(python), "-c", LOWEST, str(photograph_path), str(page)]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_dependency_has_a_lower_and_an_upper_end() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for needed in (project["dependencies"], *project["optional-dependencies"].values()):
+        for dependency in needed:
+            assert re.fullmatch(r"[\w-]+(\[\w+\])?>=[\d.]+,<[\d.]+", dependency), dependency

@@ -35,6 +35,19 @@ def test_the_python_example_runs(
     assert Path("second-word.png").exists() and Path("where-it-looked.png").exists()
 
 
+def test_the_archive_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("holiday").mkdir()
+    for name in ("dog.jpg", "holiday/a.jpg", "holiday/b.jpg"):
+        generated(1).save(name)
+    example = next(block for block in blocks("python") if "caption_many" in block)
+    exec(compile(example, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == ["holiday/a.jpg", "holiday/b.jpg", "dog.jpg", "3 0 0"] and len(lines) == 6
+
+
 def test_the_commands_are_understood() -> None:
     commands = re.findall(r"^.*?hf-captioner ([a-z-]+ ?[^\n>|]*)", "\n".join(blocks("sh")), re.MULTILINE)
     assert len(commands) >= 7
@@ -93,4 +106,4 @@ def test_every_file_that_is_named_is_there() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert len(links) >= 5
     for link in links:
-        assert (ROOT / link).exists(), link
+        assert link.startswith("https://") or (ROOT / link).exists(), link

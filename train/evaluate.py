@@ -110,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--write-results", action="store_true", help="put the scores into the checkpoint's config and card"
     )
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--bfloat16", action="store_true", help="score what --bfloat16 of the command line gives")
     add_search_flags(parser)
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser.parse_args(arguments)
@@ -125,13 +126,14 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.write_results and not folder.is_dir():
         raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
     search = search_from(options)
-    if options.write_results and (search or options.limit):
-        given = ", ".join([*search, *(["limit"] if options.limit else [])])
+    if options.write_results and (search or options.limit or options.bfloat16):
+        given = ", ".join([*search, *(name for name in ("limit", "bfloat16") if getattr(options, name))])
         raise ConfigError(
             f"--write-results measures the whole split under the checkpoint's own search; leave out {given}."
         )
     records = load_split(options.data, options.split, split_file=options.splits, model=options.model)[: options.limit]
     captioner = ImageCaptioner.from_pretrained(options.model)
+    captioner.in_bfloat16 = options.bfloat16
     began = time.perf_counter()
     paths = tqdm([record.path for record in records], unit="photograph", dynamic_ncols=True)
     captions = []

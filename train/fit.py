@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import cast
 
@@ -123,8 +124,8 @@ class Trainer:
     def _run_stage(self, stage: Stage) -> None:
         self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
         self.captioner.encoder.train_from(stage.train_from)
-        grids = None if stage.reads_pixels else self._grids(self.train)
-        dev_grids = None if stage.train_from else self._grids(self.dev)
+        grids = None if stage.reads_pixels else self.cached(self.train)
+        dev_grids = None if stage.train_from else self.cached(self.dev)
         average = self._average()
         photographs = Photographs(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
         model, optimizer = self.accelerator.prepare(self._objective(stage, photographs), self._optimizer(stage))
@@ -227,7 +228,8 @@ class Trainer:
                 if chosen:
                     groups.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
         # A sampled reward is noisy: the longer memory of its scale keeps self-critical steps small.
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98 if stage.objective == "cross_entropy" else 0.999))
+        beta2 = 0.98 if stage.objective == "cross_entropy" else 0.999
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), fused=True)
         if self.resumed.optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.resumed.optimizer})
         return optimizer
@@ -253,13 +255,14 @@ class Trainer:
         )
 
     def _average(self) -> AveragedModel:
-        average = AveragedModel(self.captioner, multi_avg_fn=_moving_average(self.recipe.average))
+        trained = [parameter.requires_grad for parameter in self.captioner.parameters()]
+        average = AveragedModel(self.captioner, multi_avg_fn=_moving_average(self.recipe.average, trained))
         with torch.no_grad():
             for name, tensor in self.resumed.average.items():
                 averaged(average)[name].copy_(tensor)
         return average
 
-    def _grids(self, records: Sequence[Record]) -> GridCache:
+    def cached(self, records: Sequence[Record]) -> GridCache:
         self.captioner.encoder.eval()
         with self.accelerator.autocast(), self.accelerator.main_process_first():
             paths = [record.path for record in records]
@@ -286,14 +289,15 @@ def _rate(stage: Stage, done: int, steps: int) -> float:
 Weights = tuple[Tensor, ...] | list[Tensor]
 
 
-def _moving_average(decay: float) -> Callable[[Weights, Weights, Tensor | int], None]:
+def _moving_average(decay: float, trained: Sequence[bool]) -> Callable[[Weights, Weights, Tensor | int], None]:
     """An exponential moving average whose memory grows with the steps n seen: decay min(decay, (1 + n) / (10 + n)),
     the schedule of TensorFlow's ExponentialMovingAverage, so that it does not drag the first weights along."""
 
     @torch.no_grad()
     def update(average: Weights, current: Weights, seen: Tensor | int) -> None:
         n = int(seen)
-        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+        means, nows = (list(compress(weights, trained)) for weights in (average, current))
+        torch._foreach_lerp_(means, nows, 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
 
