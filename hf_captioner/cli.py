@@ -145,10 +145,12 @@ def _caption(options: argparse.Namespace) -> int:
 
     captioner, search = ImageCaptioner.from_pretrained(options.model), search_from(options)
     captioner.in_bfloat16 = options.bfloat16
+    settings = captioner.search_settings(search)
     with contextlib.ExitStack() as stack:
-        table: Table = Printed(options)
         if options.out:
-            table = stack.enter_context(open_table(options.out, job_of(captioner, captioner.search_settings(search))))
+            table: Table = stack.enter_context(open_table(options.out, job_of(captioner, settings)))
+        else:
+            table = Printed(options)
         tally = caption_into(
             table,
             captioner,
@@ -167,8 +169,15 @@ def _on_ray(options: argparse.Namespace, total: int | None) -> Tally:
         raise ConfigError("--engine ray writes a table and no heatmaps; give --out TABLE.parquet, without --heatmaps.")
     from hf_captioner.cluster import caption_on_ray
 
-    given, search = shards(_places(options.paths)), search_from(options)
-    return caption_on_ray(given, options.out, model=options.model, batch_size=options.batch_size, total=total, **search)
+    return caption_on_ray(
+        shards(_places(options.paths)),
+        options.out,
+        model=options.model,
+        bfloat16=options.bfloat16,
+        batch_size=options.batch_size,
+        total=total,
+        **search_from(options),
+    )
 
 
 def _failed(tally: Tally) -> int:

@@ -64,7 +64,7 @@ def open_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
 
     Raises ImageError for everything else, also for a file that is cut short, for one of more than LARGEST bytes, and
     for more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million), before they are decoded.
-    Takes at most about 20 bytes of memory a pixel and, for what a header says, MEMORY_FOR_HEADERS.
+    While it decodes it takes at most about 20 bytes of memory a pixel, and for headers ten times the file's size.
     """
     if at_least is not None and at_least < 1:
         raise ValueError(f"at_least is {at_least}; expected at least 1 pixel.")
@@ -171,6 +171,7 @@ class _Guarded(io.BufferedReader):
     def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
         super().__init__(raw)
         self.left = 8.0 * raw.seek(0, io.SEEK_END) + (1 << 20)
+        self.directories: set[bytes] = set()
         raw.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -179,8 +180,10 @@ class _Guarded(io.BufferedReader):
         if self.left < 0:
             raise OSError("its header repeats itself")
         for start in (b"Exif\0\0", b"MPF\0"):
-            if content.startswith(start) and _repeats(content[len(start) :]):
-                return bytes(len(content))
+            if content.startswith(start):
+                if start in self.directories or _repeats(content[len(start) :]):  # Pillow would join two
+                    return bytes(len(content))
+                self.directories.add(start)
         return content
 
 
@@ -219,6 +222,8 @@ def _orientation(picture: Image.Image) -> int:
     try:
         if isinstance(exif, bytes) and _repeats(exif.removeprefix(b"Exif\0\0")):
             return 1
+        if len(picture.info.get("Raw profile type exif", "")) > 1 << 17:  # hexadecimal, and more than a JPEG can hold
+            return 1
         return picture.getexif().get(Base.Orientation, 1)
     except Exception:  # as above; the picture can be seen, perhaps lying on its side
         return 1
@@ -231,8 +236,13 @@ def _rgb(picture: Image.Image) -> Image.Image:
         return picture if picture.mode == "RGB" else picture.convert("RGB")
     on_white = Image.new("RGB", picture.size)
     for box, tile in _tiles(picture):
-        background = Image.new("RGBA", tile.size, (*WHITE, 255))
-        on_white.paste(Image.alpha_composite(background, tile.convert("RGBA")).convert("RGB"), box)
+        tile = tile.convert("RGBA")
+        if tile.getchannel("A").getextrema() != (
+            255,
+            255,
+        ):  # else it is opaque, as most pictures with an alpha channel are
+            tile = Image.alpha_composite(Image.new("RGBA", tile.size, (*WHITE, 255)), tile)
+        on_white.paste(tile.convert("RGB"), box)
     return on_white
 
 
@@ -254,7 +264,8 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def _finite(tile: Image.Image) -> np.ndarray:
-    return np.nan_to_num(np.asarray(tile).astype(np.float64), posinf=0, neginf=0)
+    with np.errstate(invalid="ignore"):  # some kinds of NaN are warned of
+        return np.nan_to_num(np.asarray(tile).astype(np.float64), posinf=0, neginf=0)
 
 
 def _tiles(picture: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:

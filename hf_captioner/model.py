@@ -34,7 +34,7 @@ from hf_captioner.hub import (
     render_card,
     resolve,
 )
-from hf_captioner.images import ImageError, ImageSource, open_image, preprocess
+from hf_captioner.images import ImageError, ImageSource, read_pixels
 from hf_captioner.search import Hypothesis, search
 from hf_captioner.sources import Photograph, Place, holds_many, photographs
 from hf_captioner.tokenizer import CaptionTokenizer, TokenizerError
@@ -128,7 +128,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             ahead: list[Future[Tensor | ImageError]] = []
             while chunk := list(islice(images, batch_size)):
                 reading = [readers.submit(self._read, image) for image in chunk]
-                if self._on_cpu:
+                if self._device.type == "cpu":
                     wait(reading)  # the encoder wants every core: side by side both lose
                 yield from self._caption_batch([future.result() for future in ahead], settings)
                 ahead = reading
@@ -139,7 +139,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         if isinstance(image, ImageError):
             return image
         try:
-            return preprocess(open_image(image), self.config)
+            return read_pixels(image, self.config)
         except ImageError as error:
             return error
 
@@ -159,7 +159,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
     def encode(self, pixels: Tensor) -> Grid:
         """Preprocessed pixels (B, 3, S, S) -> their grid."""
         pixels = pixels.to(self._device, memory_format=torch.channels_last)
-        parts = pixels.split(IN_CACHE if self._on_cpu else len(pixels))
+        parts = pixels.split(IN_CACHE if self._device.type == "cpu" else len(pixels))
         with self._precision():
             grids: list[Grid] = [self.encoder(part) for part in parts]
         return Grid(torch.cat([grid.values for grid in grids]), grids[0].height, grids[0].width)
@@ -170,10 +170,6 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
     @property
     def _device(self) -> torch.device:
         return self.decoder.embedding.weight.device
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self._device.type == "cpu"
 
     @torch.inference_mode()
     def caption_grid(self, grid: Grid, settings: SearchConfig) -> list[list[Caption]]:

@@ -1,13 +1,16 @@
 """The web page: a photograph, its caption, and for each word where the model looked."""
 
 import atexit
+import contextlib
 import html
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Set
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,11 +44,15 @@ TURN = 20
 """Seconds of a visitor's camera after which it is the next one's turn, if another waits."""
 SWEEP, KEPT = 60, 600
 """Seconds between two looks for uploads older than so many seconds; those are deleted."""
+WAITING = 400
+"""Events that wait for their turn: a hundred visitors at once, each with a few touches of the page."""
+SESSIONS = 1000
+"""Visitors whose state is kept; Gradio takes each call of an endpoint for a new one, and holds 130 kB for it."""
 
 
 def build_page(captioner: ImageCaptioner) -> gr.Blocks:
     """The page around a captioner; starts nothing."""
-    with gr.Blocks(title="What did it look at?", analytics_enabled=False, delete_cache=(SWEEP, KEPT)) as page:
+    with gr.Blocks(title="What did it look at?", analytics_enabled=False) as page:
         gr.Markdown("# What did it look at?\nA caption for your photograph, and where the model looked for every word.")
         with gr.Tab("Photograph"):
             photograph = one_photograph(captioner, EXAMPLES, f"{LIT} {known(captioner.config)}")
@@ -141,7 +148,11 @@ def loaded(name: str) -> ImageCaptioner:
     On a Space its folders, and what its owner alone may read on the Hub, are no business of a visitor's.
     """
     public = "SPACE_ID" in os.environ
-    if public and Path(name).exists():
+    try:
+        here = Path(name).exists()
+    except OSError as error:  # a name may be too long to ask for
+        raise CheckpointError(f"{name}: {error.strerror}; expected a folder, or a Hub id owner/name.") from error
+    if public and here:
         raise CheckpointError(f"{name} is no Hub id; expected the owner/name of a captioner on the Hub.")
     return ImageCaptioner.from_pretrained(name, token=False if public else None)
 
@@ -233,12 +244,41 @@ def theme() -> gr.themes.Base:
     )
 
 
+def held() -> list[Path]:
+    """What lies where Gradio keeps uploads, folders too, each after what is in it."""
+    found = os.walk(os.environ["GRADIO_TEMP_DIR"], topdown=False)
+    return [Path(folder, name) for folder, folders, files in found for name in (*files, *folders)]
+
+
+def sweep(page: gr.Blocks, own: Set[Path]) -> None:
+    """Delete what visitors left more than KEPT seconds ago; `own` is the page's and stays.
+
+    `gr.Blocks(delete_cache=...)` deletes the page's own too, and ends for good when an upload arrives meanwhile.
+    """
+    gone = set()
+    for path in held():
+        # An upload that arrives is renamed, and a folder may have been filled again: neither stops the others.
+        with contextlib.suppress(OSError):
+            if path not in own and time.time() - path.lstat().st_ctime > KEPT:
+                path.rmdir() if path.is_dir() else path.unlink()
+                gone.add(str(path))
+    for names in page.temp_file_sets:  # they would fill the memory
+        names.difference_update(gone)
+
+
+def _sweeping(page: gr.Blocks, own: Set[Path]) -> None:
+    while True:
+        time.sleep(SWEEP)
+        sweep(page, own)
+
+
 def serve(model: str | None = None, port: int | None = None, *, open_browser: bool = False) -> None:
     """Load the captioner once and serve the page until interrupted or told to end. Raises CheckpointError."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     page = build_page(ImageCaptioner.from_pretrained(model))
     page.space_id = None  # else the page asks the Hub and a font server for a header
-    page.queue(max_size=40, default_concurrency_limit=2)
+    page.queue(max_size=WAITING, default_concurrency_limit=2)
+    threading.Thread(target=_sweeping, args=[page, frozenset(held())], daemon=True).start()
     page.launch(
         server_port=port,
         inbrowser=open_browser,
@@ -247,6 +287,7 @@ def serve(model: str | None = None, port: int | None = None, *, open_browser: bo
         footer_links=[],
         run_history=False,
         max_file_size="20mb",
+        state_session_capacity=SESSIONS,
         show_error=True,
         mcp_server=True,
     )

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner
-from hf_captioner.images import ImageSource, cover, open_image, preprocess
+from hf_captioner.images import ImageSource, cover, open_image, read_pixels
 
 SHOWN = 1280
 """Longest side of the photograph on the page, in pixels."""
@@ -74,7 +74,7 @@ class Sitting:
 def look(captioner: ImageCaptioner, source: ImageSource) -> Sitting:
     """Read a photograph and caption it. Raises ImageError."""
     photograph = open_image(source)
-    pixels = preprocess(photograph, captioner.config)
+    pixels = read_pixels(source, captioner.config)
     plain = _captions(captioner, pixels, {})[0]
     mean, file = np.array(photograph.resize((1, 1), Image.Resampling.BOX)), io.BytesIO()
     photograph.thumbnail((SHOWN, SHOWN))

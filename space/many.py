@@ -43,7 +43,7 @@ def too_many(uploads: Sequence[Upload]) -> str:
 
 
 def _thumbnail(path: str) -> str:
-    picture, file = open_image(path), io.BytesIO()
+    picture, file = open_image(path, at_least=2 * THUMBNAIL), io.BytesIO()
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     picture.save(file, "JPEG")
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -1,16 +1,17 @@
 """Whatever Pillow opens becomes an upright RGB photograph; whatever it does not is one clear sentence."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from hf_captioner import CaptionerConfig, ImageError
-from hf_captioner.images import cover, open_image, preprocess
+from hf_captioner.images import cover, open_image, preprocess, read_pixels
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -172,6 +173,81 @@ def test_preprocess_resizes_the_whole_photograph_and_normalises() -> None:
     blue = (torch.tensor([0, 0, 1.0]) - torch.tensor(config.image_mean)) / torch.tensor(config.image_std)
     torch.testing.assert_close(pixels[:, 0, 31], red)
     torch.testing.assert_close(pixels[:, 31, 0], blue)
+
+
+def textured(width: int, height: int) -> Image.Image:
+    """Smooth colours, edges, and a texture of details of 1 to 8 pixels."""
+    down, right = np.mgrid[:height, :width].astype(np.float32)
+    rng = np.random.default_rng(0)
+    values = np.stack([128 + 60 * np.sin(right / 400 + i) * np.cos(down / 300) for i in range(3)], axis=2)
+    values += 40 * ((right // 160 + down // 120) % 2)[:, :, None]
+    for detail in (1, 8):
+        noise = rng.normal(0, 12, (height // detail + 1, width // detail + 1, 3)).astype(np.float32)
+        values += noise.repeat(detail, 0).repeat(detail, 1)[:height, :width]
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def test_pixels_from_a_reduced_jpeg_are_nearly_the_same() -> None:
+    config = CaptionerConfig(10, image_size=224)
+    photograph = encoded(textured(3000, 2000), "JPEG", quality=92)
+    assert open_image(photograph, at_least=2 * config.image_size).size == (750, 500)
+    difference = read_pixels(photograph, config) - preprocess(open_image(photograph), config)
+    levels = 255 * difference.abs() * torch.tensor(config.image_std)[:, None, None]
+    assert 0 < levels.mean() < 0.5
+    assert levels.max() < 8
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_reduced_jpeg_is_upright_and_large_enough(kind: str, mode: str, options: dict[str, bool]) -> None:
+    picture = Image.new("RGB", (601, 401), RED)
+    picture.paste((255, 255, 255), (0, 0, 601, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # its upper edge becomes the right one
+    photograph = encoded(picture.convert(mode), kind, quality=95, exif=exif, **options)
+    for at_least, size in {1: (51, 76), 50: (51, 76), 51: (101, 151), 200: (201, 301), 201: (401, 601)}.items():
+        opened = open_image(photograph, at_least=at_least)
+        assert (opened.mode, opened.size) == ("RGB", size)
+        assert close(opened.getpixel((size[0] - 4, 9)), (255, 255, 255))
+        assert not close(opened.getpixel((4, 9)), (255, 255, 255))
+    assert open_image(encoded(picture, "PNG"), at_least=50).size == (601, 401)
+    with pytest.raises(ValueError, match="at_least is 0; expected at least 1"):
+        open_image(photograph, at_least=0)
+
+
+def test_a_pillow_image_whose_file_is_broken_is_an_image_error(tmp_path: Path) -> None:
+    whole = encoded(red_above_blue().resize((400, 600)), "JPEG")
+    with pytest.raises(ImageError, match="the Pillow image: the picture cannot be decoded"):
+        open_image(Image.open(io.BytesIO(whole[: len(whole) // 2])))
+
+
+def test_a_given_image_is_neither_changed_nor_shared() -> None:
+    picture = red_above_blue()
+    opened = open_image(picture)
+    opened.putpixel((0, 0), BLUE)
+    assert picture.getpixel((0, 0)) == RED
+
+
+def test_a_picture_with_broken_exif_is_opened_and_nothing_is_warned_of() -> None:
+    photograph = encoded(red_above_blue(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0" + bytes(range(20)))
+    before = list(warnings.filters)
+    assert open_image(photograph).size == (40, 60)
+    assert open_image(encoded(red_above_blue(), "PNG", exif=b"Exif\0\0nonsense")).size == (40, 60)
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="Truncated|Corrupt|corrupt"):
+        Image.open(io.BytesIO(photograph)).getexif()
+
+
+def test_a_format_that_a_plugin_registers_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(ImageFile.ImageFile):
+        def _open(self) -> None:
+            self._mode, self._size = "L", (2, 2)
+            self.tile = [ImageFile._Tile("raw", (0, 0, 2, 2), 5, "L")]
+
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "PLAIN"])
+    monkeypatch.setitem(Image.OPEN, "PLAIN", (Plain, lambda prefix: prefix.startswith(b"PLAIN")))
+    assert open_image(b"PLAIN\1\2\3\4").getpixel((1, 1)) == (4, 4, 4)
 
 
 def test_covered_cells_have_the_photographs_mean_colour_and_the_others_stay() -> None:

@@ -77,7 +77,7 @@ class Photographs(Dataset[Sample]):
         chosen = draw.sample(captions * repeats, self.stage.captions)
         if self.grids is not None:
             return index, self.grids[index].float(), chosen
-        photograph = open_image(self.records[index].path)
+        photograph = open_image(self.records[index].path, at_least=2 * self.config.image_size)
         if self.stage.augment:
             photograph = augment(photograph, draw, may_flip=not self.has_sides[index])
         return index, preprocess(photograph, self.config), chosen

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.encoder import Encoder, Grid
-from hf_captioner.images import ImageSource, open_image, preprocess
+from hf_captioner.images import ImageSource, read_pixels
 from hf_captioner.model import ImageCaptioner
 
 SHARD = 1000
@@ -55,7 +55,7 @@ def cached_grids(encoder: Encoder, config: CaptionerConfig, photographs: Sequenc
 def encoded(captioner: ImageCaptioner, images: Sequence[ImageSource], batch: int = 50) -> Iterator[Grid]:
     """The pictures' grids as the captioner sees them, a batch at a time, with a bar on stderr."""
     for start in tqdm(range(0, len(images), batch), desc="encode", unit="batch", dynamic_ncols=True):
-        pixels = [preprocess(open_image(image), captioner.config) for image in images[start : start + batch]]
+        pixels = [read_pixels(image, captioner.config) for image in images[start : start + batch]]
         yield captioner.encode(torch.stack(pixels))
 
 
@@ -64,7 +64,7 @@ def _grids(encoder: Encoder, config: CaptionerConfig, photographs: Sequence[Path
     device = next(encoder.parameters()).device
     grids = []
     for start in range(0, len(photographs), batch):
-        pixels = torch.stack([preprocess(open_image(path), config) for path in photographs[start : start + batch]])
+        pixels = torch.stack([read_pixels(path, config) for path in photographs[start : start + batch]])
         pixels = pixels.to(device, memory_format=torch.channels_last)
         grids.append(encoder(pixels).values.float().cpu())
     return torch.cat(grids).half()

@@ -20,7 +20,7 @@ from hf_captioner.caption import Caption
 from hf_captioner.config import FIFTHS, ConfigError, Occlusion
 from hf_captioner.encoder import Grid
 from hf_captioner.hub import CheckpointError, bundled_checkpoint
-from hf_captioner.images import ImageError, cover, open_image, preprocess
+from hf_captioner.images import ImageError, cover, read_pixels
 from hf_captioner.model import ImageCaptioner
 from train.batches import padded
 from train.data import DataError, Record, load_split
@@ -76,7 +76,7 @@ def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1)
     generator = torch.Generator().manual_seed(seed)
     tallies = {name: Tally() for name in FIFTHS}
     for record in tqdm(records, unit="photograph", dynamic_ncols=True):
-        pixels = preprocess(open_image(record.path), captioner.config)
+        pixels = read_pixels(record.path, captioner.config)
         caption = captioner.caption_grid(captioner.encode(pixels[None]), captioner.search_settings({}))[0][0]
         content = [i for i, word in enumerate(caption.words) if word.text not in FUNCTION_WORDS]
         if not content:
@@ -118,7 +118,7 @@ def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[st
     """What the captioner says of the mean of the photographs, and the CIDEr of saying it of each of them."""
     total = torch.zeros(3, captioner.config.image_size, captioner.config.image_size)
     for record in records:
-        total += preprocess(open_image(record.path), captioner.config)
+        total += read_pixels(record.path, captioner.config)
     grid = captioner.encode((total / len(records))[None])
     text = captioner.caption_grid(grid, captioner.search_settings({}))[0][0].text
     return text, score([text] * len(records), records, meteor=False)["CIDEr"]
