@@ -100,6 +100,8 @@ def resolve(
     Raises CheckpointError for a path, repository, revision or file that is missing, and without a network.
     """
     name, folder = os.fspath(name_or_folder), Path(name_or_folder)
+    if len(name) > 4096 or any(len(part) > 255 for part in folder.parts):
+        raise CheckpointError(f"{name[:100]}... is too long; expected a checkpoint's folder, or a Hub id owner/name.")
     if name and folder.is_dir():
         files = {file: folder / file for file in CHECKPOINT_FILES}
         _check_sizes(name, {file: path.stat().st_size for file, path in files.items() if path.is_file()})

@@ -33,6 +33,9 @@ LARGEST = 400_000_000
 NOT_OPENED = {"EPS", "IPTC"}
 """Formats that Pillow reads and we do not: EPS is run by an outside program, and IPTC may hold an EPS."""
 
+SLOW = {"JPEG2000": 10_000_000}
+"""Most pixels of a format whose decoder would else take more than five seconds (4.7 at 10 million, lossless)."""
+
 WHITE = (255, 255, 255)
 
 TILE = 1024
@@ -63,7 +66,8 @@ def open_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
     With `at_least`, a JPEG may be decoded at a reduced scale, its sides still at least this many pixels.
 
     Raises ImageError for everything else, also for a file that is cut short, for one of more than LARGEST bytes, and
-    for more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million), before they are decoded.
+    for more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million) or that of SLOW, before they are
+    decoded.
     While it decodes it takes at most about 20 bytes of memory a pixel, and for headers ten times the file's size.
     """
     if at_least is not None and at_least < 1:
@@ -140,7 +144,7 @@ def _decode(raw: io.RawIOBase | io.BytesIO, name: str, size: int, at_least: int 
     formats = [kind for kind in Image.ID if kind not in NOT_OPENED]
     try:
         with _Guarded(raw) as file, Image.open(file, formats=formats) as picture:
-            _check_pixels(picture)
+            _check_pixels(picture, name)
             if hasattr(picture, "tag_v2"):  # loading reads these directories too, beyond the guard
                 exif = picture.getexif()
                 for tag in set(exif) & set(TiffTags.TAGS_V2_GROUPS):
@@ -149,7 +153,7 @@ def _decode(raw: io.RawIOBase | io.BytesIO, name: str, size: int, at_least: int 
             if at_least is not None and isinstance(picture, JpegImageFile):
                 picture.draft(None, (at_least, at_least))
             picture.load()
-            _check_pixels(picture)  # an icon may hold a larger picture than it says
+            _check_pixels(picture, name)  # an icon may hold a larger picture than it says
             return _upright_rgb(picture, name)
     except ImageError:
         raise
@@ -200,10 +204,11 @@ def _repeats(directory: bytes) -> bool:
     return 8 * sum(numbers) > 8 * len(directory) + (1 << 20)  # a number has at most 8 bytes
 
 
-def _check_pixels(picture: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice this
-    if limit is not None and picture.width * picture.height > limit:
-        raise Image.DecompressionBombError(f"The picture has {picture.width * picture.height} pixels.")
+def _check_pixels(picture: Image.Image, name: str) -> None:
+    most, pixels = Image.MAX_IMAGE_PIXELS, picture.width * picture.height  # Pillow itself only warns up to twice this
+    limit = min(most or math.inf, SLOW.get(picture.format or "", math.inf))
+    if pixels > limit:
+        raise ImageError(f"{name}: The picture has {pixels} pixels. At most {limit} pixels are read.")
 
 
 def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
@@ -237,10 +242,8 @@ def _rgb(picture: Image.Image) -> Image.Image:
     on_white = Image.new("RGB", picture.size)
     for box, tile in _tiles(picture):
         tile = tile.convert("RGBA")
-        if tile.getchannel("A").getextrema() != (
-            255,
-            255,
-        ):  # else it is opaque, as most pictures with an alpha channel are
+        opaque = tile.getchannel("A").getextrema() == (255, 255)  # as most pictures with an alpha channel are
+        if not opaque:
             tile = Image.alpha_composite(Image.new("RGBA", tile.size, (*WHITE, 255)), tile)
         on_white.paste(tile.convert("RGB"), box)
     return on_white

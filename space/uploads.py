@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from hf_captioner import ImageError
 
@@ -30,7 +31,12 @@ def pictures(**given: Any) -> gr.File:
 
 
 def _one(file: Any) -> Any:
-    return file and Upload(file.path, file.orig_name or Path(file.path).name)
+    if not file:
+        return None
+    # Gradio looks only at the paths of files that bear its mark, which a visitor may leave out.
+    if not (file.path and Path(file.path).resolve().is_relative_to(Path(get_upload_folder()).resolve())):
+        raise gr.Error("This picture was not uploaded; upload it first.", print_exception=False)
+    return Upload(file.path, file.orig_name or Path(file.path).name)
 
 
 def _all(files: Any) -> Any:

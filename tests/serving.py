@@ -39,7 +39,8 @@ class Server:
     @property
     def files(self) -> list[Path]:
         """What it keeps of its visitors, and of anything else."""
-        return [path for path in (self.folder / "tmp").rglob("*") if path.is_file()]
+        found = os.walk(self.folder / "tmp")  # rglob fails when a folder vanishes meanwhile
+        return [Path(folder, name) for folder, _, names in found for name in names]
 
     @property
     def log(self) -> str:

@@ -165,6 +165,12 @@ def test_a_decompression_bomb_is_refused_unread(monkeypatch: pytest.MonkeyPatch)
         open_image(bomb)
 
 
+def test_a_slow_format_has_a_limit_of_its_own() -> None:
+    large = encoded(Image.new("L", (4000, 2600)), "JPEG2000")
+    with pytest.raises(ImageError, match=r"10400000 pixels\. At most 10000000 pixels are read"):
+        open_image(large)
+
+
 def test_preprocess_resizes_the_whole_photograph_and_normalises() -> None:
     config = CaptionerConfig(10, image_size=32)
     pixels = preprocess(red_above_blue(), config)
