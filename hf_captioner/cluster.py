@@ -29,8 +29,8 @@ from hf_captioner.table import Parquet, open_table, part_of, row_of, write_part
 
 WAVE = 4096
 """Shards that Ray is given at once, so that the memory needed does not grow with the archive."""
-TRIES = 5
-"""How often a shard is tried again whose worker dies, before the run ends."""
+TRIES = 100
+"""How often a shard is tried again whose worker dies; waiting for a worker that starts anew counts too."""
 KINDS = {kind.__name__: kind for kind in (Broken, Files, Members, Rows, Saved)}
 
 
@@ -83,28 +83,25 @@ def caption_on_ray(
         raise ConfigError(f"--out is {out}; with Ray expected a name that ends in .parquet.")
     captioner = ImageCaptioner.from_pretrained(model)
     captioner.in_bfloat16 = bfloat16
-    ray = _started()
-    try:
-        with open_table(out, job_of(captioner, captioner.search_settings(search))) as table, _quiet():
-            before, counts = len(table.done), [0, 0]
-            with tqdm(total=total, initial=before, unit="photograph", dynamic_ncols=True) as bar:
-                texts = map(_text, given)
-                while wave := list(islice(texts, WAVE)):
-                    worker = model, bfloat16, str(out.resolve()), batch_size, search
-                    for row in _run(ray, wave, worker):
-                        counts[0] += int(row["captioned"])
-                        counts[1] += int(row["failed"])
-                        bar.update(int(row["captioned"]) + int(row["failed"]))
-        return Tally(counts[0], counts[1], before)
-    finally:
-        ray.shutdown()
+    settings = captioner.search_settings(search)
+    with _quiet(), _started() as ray, open_table(out, job_of(captioner, settings)) as table:
+        before, counts = len(table.done), [0, 0]
+        with tqdm(total=total, initial=before, unit="photograph", dynamic_ncols=True) as bar:
+            texts, worker = map(_text, given), (model, bfloat16, str(out.resolve()), batch_size, search)
+            while wave := list(islice(texts, WAVE)):
+                for row in _run(ray, wave, worker):
+                    counts[0] += int(row["captioned"])
+                    counts[1] += int(row["failed"])
+                    bar.update(int(row["captioned"]) + int(row["failed"]))
+    return Tally(counts[0], counts[1], before)
 
 
 def _text(shard: Shard) -> str:
     return json.dumps({"kind": type(shard).__name__, **asdict(shard)})
 
 
-def _started() -> Any:
+@contextlib.contextmanager
+def _started() -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported, as is the next
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -112,9 +109,11 @@ def _started() -> Any:
     except ImportError as error:
         raise ConfigError("--engine ray needs Ray; pip install 'hf-captioner[ray]'.") from error
     dashboard = None if "RAY_ADDRESS" in os.environ else False
-    with _quiet():
-        ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
-    return ray
+    ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def _run(ray: Any, wave: list[str], worker: tuple[Any, ...]) -> Iterator[dict[str, Any]]:

@@ -66,7 +66,7 @@ def open_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
     With `at_least`, a JPEG may be decoded at a reduced scale, its sides still at least this many pixels.
 
     Raises ImageError for everything else, also for a file that is cut short, for one of more than LARGEST bytes, and
-    for more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million) or that of SLOW, before they are
+    for more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million) or SLOW's, before they are
     decoded.
     While it decodes it takes at most about 20 bytes of memory a pixel, and for headers ten times the file's size.
     """
