@@ -158,7 +158,7 @@ def shards(places: Iterable[Place]) -> Iterator[Shard]:
     """The places' photographs in lots that can be read independently; nothing but names and headers is read here."""
     files: list[str] = []
     for place in places:
-        for found in _found(os.fspath(place)):
+        for found in _found(str(Path(place))):
             if isinstance(found, str):
                 files.append(found)
             if files and (len(files) == SHARD or not isinstance(found, str)):
@@ -194,7 +194,7 @@ def _walk(folder: str) -> Iterator[str | Shard]:
         yield Broken(folder, f"the folder cannot be read ({error.strerror})")
         return
     for name, is_folder in names:
-        path = os.path.join(folder, name)  # noqa: PTH118 -- a million of these
+        path = name if folder == "." else f"{folder}/{name}"
         if is_folder and not name.lower().endswith(TABLE):
             yield from _walk(path)
         elif not is_folder and name.lower().endswith((*PICTURES, *TARS, TABLE)):

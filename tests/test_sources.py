@@ -44,6 +44,19 @@ def test_every_kind_of_place_gives_the_same_photographs(tmp_path: Path) -> None:
         assert [open_image(photograph.image).tobytes() for photograph in found] == expected  # type: ignore[arg-type]
 
 
+def test_a_name_is_the_path_as_a_person_would_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("a.png", "below/b.png"):
+        generated(1).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert [photograph.name for photograph in photographs(".", "./below/", "below//b.png")] == [
+        "a.png",
+        "below/b.png",
+        "below/b.png",
+        "below/b.png",
+    ]
+
+
 @pytest.mark.parametrize(("name", "mode"), [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tgz", "w:gz")])
 def test_a_tar_file_gives_its_pictures_in_lots(tmp_path: Path, name: str, mode: str) -> None:
     path, count = write_tar(tmp_path / name, SHARD + 5, mode=mode), SHARD + 5
