@@ -164,8 +164,8 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             grids: list[Grid] = [self.encoder(part) for part in parts]
         return Grid(torch.cat([grid.values for grid in grids]), grids[0].height, grids[0].width)
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.in_bfloat16)
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self._device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext()
 
     @property
     def _device(self) -> torch.device:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
+from hf_captioner.images import read_pixels
 
 # -- captions ----------------------------------------------------------------------------------------------------------
 
@@ -159,3 +161,17 @@ def test_a_single_picture_is_no_stream(tiny_captioner: ImageCaptioner, photograp
     for image in (photograph_path, str(photograph_path), photograph_path.read_bytes()):
         with pytest.raises(TypeError, match=r"for a single one use caption\(\)"):
             tiny_captioner.stream(image)  # type: ignore[arg-type]
+
+
+def test_in_bfloat16_it_computes_so_and_stays_what_it_is(
+    tiny_captioner: ImageCaptioner, photograph: Image.Image
+) -> None:
+    pixels = read_pixels(photograph, tiny_captioner.config)[None]
+    plain = tiny_captioner.encode(pixels).values
+    tiny_captioner.in_bfloat16 = True
+    rounded = tiny_captioner.encode(pixels).values
+    assert (plain.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(rounded.float(), plain, atol=0.05, rtol=0.05)
+    caption = tiny_captioner.caption(photograph)
+    assert all(0 < word.probability <= 1 and abs(word.attention.sum() - 1) < 0.01 for word in caption.words)
+    assert {parameter.dtype for parameter in tiny_captioner.parameters()} == {torch.float32}

@@ -95,9 +95,8 @@ def latency(captioner: ImageCaptioner, paths: Sequence[Path], count: int) -> Ite
     def caption(**search: Any) -> None:
         captioner.caption(paths[next(after) % len(paths)], **search)
 
-    bare, greedy, own = in_turns(
-        count, torch.inference_mode()(lambda: captioner.encoder(one)), partial(caption, beams=1), caption
-    )
+    encoder = torch.inference_mode()(partial(captioner.encoder, one))
+    bare, greedy, own = in_turns(count, encoder, partial(caption, beams=1), caption)
     for name, spent in (("the encoder alone", bare), ("greedy search", greedy), ("the checkpoint's search", own)):
         half, nine, most = (1000 * statistics.quantiles(spent, n=100)[at - 1] for at in (50, 90, 99))
         yield f"one photograph, {name}", f"{half:.0f} / {nine:.0f} / {most:.0f} ms", f"{ratio(spent, bare):.2f}"
@@ -118,14 +117,11 @@ def table(head: Row, rows: Iterator[Row]) -> None:
 
 
 def machine() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return (
-        f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
-    )
+    told = Path("/proc/cpuinfo")  # Linux alone has it
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    name = names[0] if names else platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     captioner.config = dataclasses.replace(captioner.config, image_size=options.image_size)
+    captioner.in_bfloat16 = options.bfloat16
     print(f"{machine()}; {options.image_size} x {options.image_size}, {'bfloat16' if options.bfloat16 else 'float32'}")
     with tempfile.TemporaryDirectory() as temporary, torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
         paths = photographs(Path(temporary), 4 * max(BATCHES))
