@@ -5,19 +5,20 @@ that it holds already.
 """
 
 import csv
-import fcntl
 import io
 import json
 import os
 import uuid
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from hf_captioner.caption import Caption
 from hf_captioner.config import ConfigError
@@ -94,20 +95,35 @@ class Table(Protocol):
         """Add rows. Raises OSError where that fails; what was there before is then still whole."""
 
 
-class Kept:
+class Kept(ABC):
     """A table on the disk; a context manager. One process at a time may have it open."""
 
     done: Names
 
     def __init__(self, path: Path, job: dict[str, Any]) -> None:
         self.path = path
-        self._note = self._locked(path.with_name(f"{path.name}.job"), json.dumps(job, indent=1, ensure_ascii=False))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(f"Another run is writing {path}; wait for it, or give another --out.") from error
+        try:
+            self._claim(path.with_name(f"{path.name}.job"), json.dumps(job, indent=1, ensure_ascii=False))
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
 
-    def write(self, rows: Sequence[Row]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def write(self, rows: Sequence[Row]) -> None: ...
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Read what is there into `done`, and make ready to add to it."""
 
     def close(self) -> None:
-        os.close(self._note)
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -117,29 +133,18 @@ class Kept:
     ) -> None:
         self.close()
 
-    def _locked(self, note: Path, job: str) -> int:
-        """Hold the file that says what makes the table, so that nobody else goes on with it, or with something else."""
-        note.parent.mkdir(parents=True, exist_ok=True)
-        held = os.open(note, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            begun = note.read_text(encoding="utf-8")
-            if begun and begun != job:
-                raise ConfigError(
-                    f"{self.path} was begun with another model or search ({note} says which); give another --out, or "
-                    "delete both to begin anew."
-                )
-            if not begun:
-                if self.path.exists():
-                    raise ConfigError(f"{self.path} is there already, and no earlier run's; give another --out.")
-                os.write(held, job.encode())
-        except BlockingIOError as error:
-            os.close(held)
-            raise ConfigError(f"Another run is writing {self.path}; wait for it, or give another --out.") from error
-        except BaseException:
-            os.close(held)
-            raise
-        return held
+    def _claim(self, note: Path, job: str) -> None:
+        """See that the file beside the table, which says what makes its rows, says this job; begin it where new."""
+        begun = note.read_text(encoding="utf-8") if note.exists() else ""
+        if begun and begun != job:
+            raise ConfigError(
+                f"{self.path} was begun with another model or search ({note} says which); give another --out, or "
+                "delete both to begin anew."
+            )
+        if not begun:
+            if self.path.exists():
+                raise ConfigError(f"{self.path} is there already, and no earlier run's; give another --out.")
+            note.write_text(job, encoding="utf-8")
 
 
 class Lines(Kept):
@@ -148,47 +153,46 @@ class Lines(Kept):
     _end: int
     """Where the last whole row ends."""
 
-    def __init__(self, path: Path, job: dict[str, Any]) -> None:
-        super().__init__(path, job)
+    def _open(self) -> None:
+        self._file = self.path.open("ab", buffering=0)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self.done = Names(self._recovered())
         except BaseException:
-            super().close()
+            self._file.close()
             raise
 
     def write(self, rows: Sequence[Row]) -> None:
         data = memoryview(self._encode(rows).encode())
         try:
             while data:
-                data = data[os.write(self._file, data) :]
-            os.fsync(self._file)
+                data = data[self._file.write(data) or 0 :]
+            os.fsync(self._file.fileno())
         except OSError as error:
-            os.ftruncate(self._file, self._end)
+            self._file.truncate(self._end)
             raise _not_written(self.path, error) from error
-        self._end = os.lseek(self._file, 0, os.SEEK_END)
+        self._end = self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()
         super().close()
 
     def _recovered(self) -> Iterator[str]:
         """The names of the rows that are whole; what a kill left behind them is cut off."""
-        self._end, size = 0, os.fstat(self._file).st_size
+        self._end, size = 0, self.path.stat().st_size
         with self.path.open("rb") as file:
             for name, end in self._whole(file):
                 self._end = end
                 yield name
         if size - self._end > TORN:
             raise ConfigError(f"{self.path} is damaged after byte {self._end:,}; mend it, or give another --out.")
-        os.ftruncate(self._file, self._end)
+        self._file.truncate(self._end)
 
+    @abstractmethod
     def _whole(self, file: IO[bytes]) -> Iterator[tuple[str, int]]:
         """The name of each whole row, and where it ends."""
-        raise NotImplementedError
 
-    def _encode(self, rows: Sequence[Row]) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _encode(self, rows: Sequence[Row]) -> str: ...
 
 
 class JsonLines(Lines):
@@ -242,17 +246,11 @@ class Csv(Lines):
 class Parquet(Kept):
     """A folder of Parquet files of PART rows each, as `datasets`, Spark, DuckDB and pandas read them."""
 
-    def __init__(self, path: Path, job: dict[str, Any]) -> None:
-        super().__init__(path, job)
-        try:
-            path.mkdir(exist_ok=True)
-            for unfinished in path.glob(".*.tmp"):  # what a kill left
-                unfinished.unlink()
-            self.done = self.names_in(path)
-        except BaseException:
-            super().close()
-            raise
-        self._rows: list[Row] = []
+    def _open(self) -> None:
+        self.path.mkdir(exist_ok=True)
+        for unfinished in self.path.glob(".*.tmp"):  # what a kill left
+            unfinished.unlink()
+        self.done, self._rows = self.names_in(self.path), list[Row]()
 
     def write(self, rows: Sequence[Row]) -> None:
         self._rows += rows
@@ -311,7 +309,7 @@ def part_of(folder: Path, name: str) -> Path:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """What the folder's Parquet files name; what a kill left of unfinished ones is removed."""
+    """What the folder's Parquet files name."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -325,7 +323,7 @@ def _names(folder: Path) -> Iterator[str]:
             raise ConfigError(f"{part} is damaged ({error}); remove it, and its rows are written again.") from error
 
 
-FORMATS = {".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
+FORMATS: dict[str, Callable[[Path, dict[str, Any]], Kept]] = {".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
 
 
 def open_table(path: Path, job: dict[str, Any]) -> Kept:
