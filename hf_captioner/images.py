@@ -34,7 +34,7 @@ NOT_OPENED = {"EPS", "IPTC"}
 """Formats that Pillow reads and we do not: EPS is run by an outside program, and IPTC may hold an EPS."""
 
 SLOW = {"JPEG2000": 10_000_000}
-"""Most pixels of a format whose decoder would else take more than five seconds (4.7 at 10 million, lossless)."""
+"""Most pixels of a format whose decoder would else take more than five seconds (10 at 22 million, lossless)."""
 
 WHITE = (255, 255, 255)
 

@@ -60,8 +60,8 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Members:
-    """The pictures start to stop, counted from 0, of a tar file."""
+class Part:
+    """The photographs start to stop, counted from 0, of a place."""
 
     path: str
     start: int
@@ -69,6 +69,11 @@ class Members:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Members(Part):
+    """Pictures of a tar file."""
 
     def __iter__(self) -> Iterator[Photograph]:
         try:
@@ -81,16 +86,10 @@ class Members:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows start to stop of a Parquet table."""
+class Rows(Part):
+    """Rows of a Parquet table."""
 
-    path: str
     column: str
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
 
     def __iter__(self) -> Iterator[Photograph]:
         import pyarrow.parquet
@@ -110,22 +109,15 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """The rows start to stop of a data set that `datasets.save_to_disk` wrote."""
-
-    folder: str
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
+class Saved(Part):
+    """Rows of a data set that `datasets.save_to_disk` wrote."""
 
     def __iter__(self) -> Iterator[Photograph]:
         import datasets
 
-        rows = _encoded(datasets.load_from_disk(self.folder))
+        rows = _encoded(datasets.load_from_disk(self.path))
         for row in range(self.start, self.stop):
-            yield Photograph(f"{self.folder}#{row}", _image_in_row(rows[row], f"{self.folder}#{row}"))
+            yield Photograph(f"{self.path}#{row}", _image_in_row(rows[row], f"{self.path}#{row}"))
 
 
 Shard = Files | Broken | Members | Rows | Saved
@@ -251,7 +243,7 @@ def _rows(path: str) -> Iterator[Shard]:
         yield Broken(path, f"the table has no column of pictures; found {', '.join(schema.names)}")
         return
     for start in range(0, count, SHARD):
-        yield Rows(path, column, start, min(start + SHARD, count))
+        yield Rows(path, start, min(start + SHARD, count), column)
 
 
 def _holds_images(field: Any) -> bool:
@@ -279,7 +271,11 @@ def _saved(folder: str) -> Iterator[Shard]:
     except ImportError:
         yield Broken(folder, "a saved data set needs datasets; pip install 'hf-captioner[many]'")
         return
-    count = len(datasets.load_from_disk(folder))
+    try:
+        count = len(datasets.load_from_disk(folder))
+    except (OSError, ValueError, KeyError) as error:
+        yield Broken(folder, f"the saved data set cannot be read ({error})")
+        return
     for start in range(0, count, SHARD):
         yield Saved(folder, start, min(start + SHARD, count))
 

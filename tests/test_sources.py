@@ -84,6 +84,10 @@ def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path: Path, saved_capt
     cut = tmp_path / "cut.tar"
     cut.write_bytes(whole.read_bytes()[: 512 * 8 + 700])
     (tmp_path / "no.tar").write_text("no tar file")
+    data_set(3).save_to_disk(tmp_path / "torn")
+    for part in (tmp_path / "torn").glob("*.arrow"):
+        part.write_bytes(b"torn")
+    assert "the saved data set cannot be read" in str(next(photographs(tmp_path / "torn")).image)
     (tmp_path / "no.parquet").write_bytes(b"PAR1 and nothing else")
     pyarrow.parquet.write_table(pyarrow.table({"x": [1], "y": ["a"]}), tmp_path / "numbers.parquet")
     data_set(3, bad=1).to_parquet(tmp_path / "bad.parquet")
