@@ -13,7 +13,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet uv
-	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[train,many,ray,dev]"
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[demo,train,bulk,ray,dev]"
 	touch $@
 
 demo: setup
@@ -40,12 +40,12 @@ audit: setup
 
 # Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors
-	$(RUN) -m train.fit train/recipes/flickr8k.yaml --data $(DATA) --out $(OUT) \
+	$(RUN) -m hf_captioner.training.trainer train/recipes/flickr8k.yaml --data $(DATA) --out $(OUT) \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
-	$(RUN) -m train.tune --data $(DATA) --model $(OUT)/best --write
-	$(RUN) -m train.calibrate --data $(DATA) --model $(OUT)/best --write
-	$(RUN) -m train.occlusion --data $(DATA) --model $(OUT)/best --write
-	$(RUN) -m train.evaluate --data $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
+	$(RUN) -m hf_captioner.training.tune_generation --data $(DATA) --model $(OUT)/best --write
+	$(RUN) -m hf_captioner.training.calibrate --data $(DATA) --model $(OUT)/best --write
+	$(RUN) -m hf_captioner.training.occlusion --data $(DATA) --model $(OUT)/best --write
+	$(RUN) -m hf_captioner.training.evaluate --data $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights

@@ -4,13 +4,12 @@ Shapes, everywhere: B images, K hypotheses an image, R = B * K rows, N = h * w c
 T words, V vocabulary, S the side in pixels that photographs are resized to.
 """
 
+from hf_captioner.bulk.readers import photographs
+from hf_captioner.bulk.run import caption_many
 from hf_captioner.caption import Caption, Word
-from hf_captioner.config import CaptionerConfig, ConfigError, SearchConfig
-from hf_captioner.hub import CheckpointError
-from hf_captioner.images import ImageError
-from hf_captioner.many import caption_many
-from hf_captioner.model import ImageCaptioner
-from hf_captioner.sources import photographs
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.config import CaptionerConfig, SearchConfig
+from hf_captioner.errors import CheckpointError, ConfigError, ImageError
 
 __all__ = [
     "Caption",

@@ -6,48 +6,23 @@ Exit codes: 0 all well; 1 some photographs failed, each named on stderr, or the 
 import argparse
 import contextlib
 import csv
-import dataclasses
-import importlib
 import io
 import json
 import os
 import sys
-import types
-import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from hf_captioner.config import ConfigError, SearchConfig
-from hf_captioner.hub import CheckpointError, data_path, push_space
-from hf_captioner.images import PICTURES, ImageError
-from hf_captioner.many import Tally, caption_into, job_of
-from hf_captioner.model import ImageCaptioner
-from hf_captioner.sources import Photograph, photographs, shards
-from hf_captioner.table import Names, Outcome, Row, Table, open_table
-
-
-def add_search_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of SearchConfig; one that is not given leaves the checkpoint's own setting."""
-    group = parser.add_argument_group("search", "what is not given is as the checkpoint says")
-    for field in dataclasses.fields(SearchConfig):
-        flag, kind = f"--{field.name.replace('_', '-')}", typing.get_type_hints(SearchConfig)[field.name]
-        if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
-        elif isinstance(kind, types.GenericAlias):
-            group.add_argument(flag, action="append", metavar="WORD", default=None, help="may be given again")
-        else:
-            group.add_argument(flag, type=kind, default=None, metavar=kind.__name__.upper())
-
-
-def search_from(options: argparse.Namespace) -> dict[str, Any]:
-    """The search fields that were given on the command line."""
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(SearchConfig)}
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
-    }
+from hf_captioner.bulk.readers import Photograph, photographs, shards
+from hf_captioner.bulk.run import Tally, caption_into, job_of
+from hf_captioner.bulk.writers import Names, Outcome, Row, Table, open_table
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.errors import CheckpointError, ConfigError, ImageError
+from hf_captioner.flags import add_search_flags, search_from
+from hf_captioner.hub.push import push_space
+from hf_captioner.images import PICTURES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -167,7 +142,7 @@ def _caption(options: argparse.Namespace) -> int:
 def _on_ray(options: argparse.Namespace, total: int | None) -> Tally:
     if options.out is None or options.heatmaps:
         raise ConfigError("--engine ray writes a table and no heatmaps; give --out TABLE.parquet, without --heatmaps.")
-    from hf_captioner.cluster import caption_on_ray
+    from hf_captioner.bulk.ray import caption_on_ray
 
     return caption_on_ray(
         shards(_places(options.paths)),
@@ -224,8 +199,9 @@ class Printed:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    sys.path.insert(0, str(data_path("space")))  # as `python app.py` on the Hub does
-    importlib.import_module("app").serve(options.model, options.port, open_browser=sys.stdout.isatty())
+    from hf_captioner.demo.app import serve
+
+    serve(options.model, options.port, open_browser=sys.stdout.isatty())
     return 0
 
 

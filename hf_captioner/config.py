@@ -9,6 +9,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Self
 
+from hf_captioner.errors import ConfigError
+
 DEFAULT_NODES = {
     "resnet50": "layer4",
     "resnet18": "layer4",
@@ -21,10 +23,6 @@ DECODERS = ("bilstm", "lstm", "gru")
 ATTENTIONS = ("dot", "none")
 FIFTHS = ("most attended fifth", "random fifth", "least attended fifth")
 """Of a photograph, hidden one after the other to test its attention."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says what was found and what was expected."""
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from hf_captioner.config import CaptionerConfig
+from hf_captioner.errors import ImageError
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path, a file's bytes, a Pillow image, or an array (H, W, 3) or (H, W) of uint8."""
@@ -54,10 +55,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each orientation that EXIF knows."""
-
-
-class ImageError(ValueError):
-    """A picture that cannot be used; the message names it and says why."""
 
 
 def open_image(source: ImageSource, *, at_least: int | None = None) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hf_captioner import CaptionerConfig, ImageCaptioner
-from hf_captioner.tokenizer import CaptionTokenizer
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
 
 SENTENCES = [
     "A brown dog runs through the grass .",

@@ -14,57 +14,58 @@ import pytest
 import hf_captioner
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = [
+ROOMS = [
+    "errors",
     "config",
+    "flags",
     "images",
-    "sources",
-    "tokenizer",
-    "encoder",
-    "linear",
-    "decoder",
-    "search",
-    "confidence",
+    "modeling",
     "hub",
-    "weights",
     "heatmap",
     "caption",
-    "model",
-    "table",
-    "many",
-    "cluster",
-    "metrics",
+    "bulk.readers",
+    "captioner",
+    "bulk",
+    "training",
+    "demo",
     "cli",
     "__init__",
-]  # each imports only from those before it
+]  # each imports only from itself and from those before it
+
+
+def room_of(module: str) -> int:
+    """Which of ROOMS a module of the package is in; `bulk.readers` before `bulk`."""
+    fits = [room for room in ROOMS if f"{module}.".startswith(f"{room}.")]
+    assert fits, f"hf_captioner.{module} is in no room"
+    return ROOMS.index(max(fits, key=len))
 
 
 def imports(file: Path) -> set[str]:
+    """Every module that a file imports, in functions too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in below if (ROOT / name.replace(".", "/")).with_suffix(".py").exists()}
+            found |= modules or {node.module}
     return found
 
 
-def test_every_file_has_its_place_in_the_order() -> None:
-    assert {file.stem for file in (ROOT / "hf_captioner").glob("*.py")} == set(ORDER)
-
-
-@pytest.mark.parametrize("name", ORDER)
-def test_data_flows_one_way(name: str) -> None:
-    found = imports(ROOT / "hf_captioner" / f"{name}.py")
-    own = {part.split(".")[1] for part in found if part.startswith("hf_captioner.")} & set(ORDER)
-    assert own <= set(ORDER[: ORDER.index(name)])
-    assert not {part for part in found if part.split(".")[0] in ("train", "space", "tests")}
-    if name == "metrics":
-        assert not own
+@pytest.mark.parametrize("path", sorted((ROOT / "hf_captioner").rglob("*.py")), ids=lambda path: path.stem)
+def test_data_flows_one_way(path: Path) -> None:
+    own = ".".join(path.relative_to(ROOT / "hf_captioner").with_suffix("").parts).removesuffix(".__init__")
+    found = imports(path)
+    assert not {module for module in found if module.split(".")[0] in ("train", "space", "tests")}
+    for module in found:
+        if module.startswith("hf_captioner."):
+            assert room_of(module.removeprefix("hf_captioner.")) <= room_of(own), module
+        assert module != "hf_captioner" or own.partition(".")[0] in ("demo", "cli"), "the front door is for users"
 
 
 def test_all_names_what_is_there() -> None:
-    modules = {name for name in vars(hf_captioner) if (ROOT / "hf_captioner" / f"{name}.py").exists()}
+    modules = {path.stem for path in (ROOT / "hf_captioner").iterdir()}
     public = {name for name in vars(hf_captioner) if not name.startswith("_")} - modules
     assert public | {"__version__"} == set(hf_captioner.__all__)
 
@@ -88,8 +89,13 @@ def test_wheel_and_sdist_carry_everything(built: Path) -> None:
     for name in ("config.json", "tokenizer.json", "model.safetensors", "README.md", "LICENSE"):
         assert f"hf_captioner/checkpoint/{name}" in wheel
         assert f"hf_captioner/checkpoint/{name}" in sdist
-    assert {"hf_captioner/_data/space/app.py", "hf_captioner/_data/model_card.md", "hf_captioner/py.typed"} <= wheel
-    assert {"space/app.py", "train/fit.py", "tests/conftest.py", "model_card.md", "Makefile"} <= sdist
+    assert {
+        "hf_captioner/demo/page.css",
+        "hf_captioner/_data/space/app.py",
+        "hf_captioner/_data/model_card.md",
+        "hf_captioner/py.typed",
+    } <= wheel
+    assert {"space/app.py", "train/ablation.py", "tests/conftest.py", "model_card.md", "Makefile"} <= sdist
     assert not [name for name in wheel if name.startswith(("train/", "tests/"))]
 
 
@@ -101,8 +107,7 @@ captioner.save_pretrained("saved")
 again = ImageCaptioner.from_pretrained("saved")
 assert again.caption(sys.argv[1]).text == captioner.caption(sys.argv[1]).text
 assert caption_many(again, photographs(sys.argv[1]), "captions.parquet").captioned == 1
-sys.path.insert(0, sys.argv[2])
-import app
+from hf_captioner.demo import app
 app.build_page(captioner)
 """
 
@@ -114,15 +119,14 @@ def test_the_installed_wheel_works_with_the_oldest_dependencies_allowed(
     subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [uv(), "pip", "install", "--quiet", "--resolution", "lowest-direct", "--python", str(python)]
-    subprocess.run([*install, f"hf-captioner[many] @ {next(built.glob('*.whl')).as_uri()}"], check=True)
+    subprocess.run([*install, f"hf-captioner[bulk,demo] @ {next(built.glob('*.whl')).as_uri()}"], check=True)
     command = [str(python.parent / "hf-captioner"), "caption", str(photograph_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     path, _, caption = done.stdout.strip().partition("\t")
     assert path == str(photograph_path)
     assert len(caption.split()) >= 3
-    page = next((tmp_path / "venv").glob("lib/*/site-packages/hf_captioner/_data/space"))
-    script = [str(python), "-c", LOWEST, str(photograph_path), str(page)]
+    script = [str(python), "-c", LOWEST, str(photograph_path)]
     done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
 

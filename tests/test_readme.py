@@ -5,15 +5,15 @@ import re
 import shlex
 from pathlib import Path
 
-import app
-import asking
-import many
 import pytest
 
 from hf_captioner import CaptionerConfig, ImageCaptioner
 from hf_captioner.cli import build_parser
+from hf_captioner.demo import app
+from hf_captioner.demo import session as asking
+from hf_captioner.demo import tab_batch as many
+from hf_captioner.training.recipe import Recipe
 from tests.conftest import generated
-from train.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,8 +56,13 @@ def test_the_commands_are_understood() -> None:
 
 
 def test_the_training_commands_take_these_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"-m (train\.[a-z]+)([^`\n]*)", README)
-    assert {module for module, _ in commands} >= {"train.fit", "train.evaluate", "train.compare", "train.report"}
+    commands = re.findall(r"-m ((?:hf_captioner\.training|train)\.[a-z_]+)([^`\n]*)", README)
+    assert {module for module, _ in commands} >= {
+        "hf_captioner.training.trainer",
+        "hf_captioner.training.evaluate",
+        "train.ablation",
+        "hf_captioner.training.report",
+    }
     for module, arguments in commands:
         with pytest.raises(SystemExit, match="0"):
             importlib.import_module(module).main(["--help"])

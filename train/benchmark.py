@@ -21,10 +21,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from hf_captioner.hub import CheckpointError, data_path
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.errors import CheckpointError
+from hf_captioner.hub.packaged import data_path
 from hf_captioner.images import open_image, preprocess
-from hf_captioner.model import ImageCaptioner
-from train.pace import archive_pace, training_pace
+from train.scaling_benchmark import archive_pace, training_pace
 
 BATCHES = (1, 8, 32)
 SIZE = (500, 375)

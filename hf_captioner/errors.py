@@ -1,0 +1,36 @@
+"""Every exception of the package. Each message is one sentence: what was found, what was expected, what to do."""
+
+
+class CaptionerError(ValueError):
+    """The base of them all: catch it to catch whatever the package itself raises."""
+
+
+class ConfigError(CaptionerError):
+    """A setting that cannot be used."""
+
+
+class BackboneError(ConfigError):
+    """ImageNet weights that are not there, or are another network's."""
+
+
+class MissingExtraError(ConfigError):
+    """A command or an option that needs packages which are not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs packages that are not installed; run: pip install 'hf-captioner[{extra}]'")
+
+
+class CheckpointError(CaptionerError):
+    """A checkpoint that cannot be found, read, written or pushed."""
+
+
+class TokenizerError(CaptionerError):
+    """A tokenizer that cannot be built or read."""
+
+
+class ImageError(CaptionerError):
+    """An image that cannot be read; the message names it."""
+
+
+class DataError(CaptionerError):
+    """A data set that cannot be used; the message names the first ten faults and their count."""

@@ -1,0 +1,255 @@
+"""Attention and recurrent cells: from a grid and the words so far to the next word's probabilities.
+
+`step` (one word, for search) and `teacher_forced` (all words, for training) share every formula.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from hf_captioner.config import CaptionerConfig
+from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.linear import linear
+
+Memory = tuple[Tensor, ...]
+"""What a recurrent cell carries: (h, c) for an LSTM, (h,) for a GRU, each (R, d)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The grids of B photographs as the decoder sees them, computed once a photograph."""
+
+    keys: Tensor
+    """(B, N, d), already divided by sqrt(d)."""
+    values: Tensor
+    """(B, N, d)"""
+    mask: Tensor | None
+    """(B, N) bool, True where there is a cell."""
+
+    def mean(self) -> Tensor:
+        """(B, d): the mean value of the real cells."""
+        if self.mask is None:
+            return self.values.mean(1)
+        real = self.mask.to(self.values.dtype)[:, :, None]
+        return (self.values * real).sum(1) / real.sum(1)
+
+    def select(self, photographs: Tensor) -> "Seen":
+        mask = None if self.mask is None else self.mask[photographs]
+        return Seen(self.keys[photographs], self.values[photographs], mask)
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything a hypothesis carries from word to word; the rows come first in every tensor but the photographs'."""
+
+    seen: Seen
+    """Each photograph's grid is there once for its K = R / B rows, which stand beside each other."""
+    memory: Memory
+    context: Tensor
+    """x (R, d): what was attended to for the last word; zero before the first."""
+    gates: Tensor
+    """(R, t, 4b) what the backward cell makes of each word read so far, before its own state comes in."""
+
+    def select(self, rows: Tensor) -> "State":
+        """The state whose row i is this one's row rows[i]."""
+        photographs, each = self.seen.values.shape[0], len(self.context) // self.seen.values.shape[0]
+        owners, counts = (rows // each).unique_consecutive(return_counts=True)
+        if not bool((counts == counts[0]).all()):
+            owners = rows // each
+        same = len(owners) == photographs and bool((owners == torch.arange(photographs, device=rows.device)).all())
+        seen = self.seen if same else self.seen.select(owners)
+        return State(seen, tuple(m[rows] for m in self.memory), self.context[rows], self.gates[rows])
+
+
+@dataclass(frozen=True)
+class Step:
+    log_probs: Tensor
+    """(R, V) float32"""
+    attention: Tensor
+    """(R, N) float32; each row sums to 1."""
+    state: State
+
+
+class Decoder(nn.Module):
+    """`bilstm`, `lstm` or `gru`, with dot-product attention or the grid's mean as the initial state only.
+
+    With v the projected, normalised grid and k its keys, for each word t:
+        h_t, c_t = cell([E(w_{t-1}); x_{t-1}], (h_{t-1}, c_{t-1}))
+        b_t      = the last state of an LSTM that reads w_{t-1}, ..., w_0        (bilstm only)
+        q_t      = [h_t; b_t]
+        a_t      = softmax(k . W_q q_t / sqrt(d))
+        x_t      = sigmoid(W_g q_t) * sum_i a_ti v_i
+        p(w_t)   = softmax(E' tanh(W_o [q_t; x_t; E(w_{t-1})]))
+    With `attention: none` there is no x_t, and the attention reported is even.
+    """
+
+    def __init__(self, config: CaptionerConfig, channels: int) -> None:
+        super().__init__()
+        d, b = config.width, config.backward_width if config.decoder == "bilstm" else 0
+        self.attends = config.attention == "dot"
+        self.dropout = nn.Dropout(config.dropout)
+        self.embedding = nn.Embedding(config.vocabulary_size, d)
+        nn.init.normal_(self.embedding.weight, std=d**-0.5)
+        self.project = nn.Sequential(nn.Linear(channels, d), nn.LayerNorm(d))
+        self.initial = nn.ModuleList(nn.Linear(d, d) for _ in range(1 if config.decoder == "gru" else 2))
+        cell = nn.GRUCell if config.decoder == "gru" else nn.LSTMCell
+        self.forward_cell = cell(2 * d if self.attends else d, d)
+        self.backward_cell = nn.LSTM(d, b, batch_first=True) if b else None
+        if self.attends:
+            self.key = nn.Linear(d, d, bias=False)
+            self.query = nn.Linear(d + b, d, bias=False)
+            self.gate = nn.Linear(d + b, d)
+        self.hidden = nn.Linear(d + b + d + (d if self.attends else 0), d)
+        self.output = nn.Linear(d, config.vocabulary_size)
+        nn.init.zeros_(self.output.bias)
+        if config.tie_embeddings:
+            self.output.weight = self.embedding.weight
+
+    def start(self, grid: Grid) -> State:
+        """The state before any word: one row a photograph. The first `step` then gets the start token."""
+        seen, memory = self._see(grid)
+        rows, _, d = seen.values.shape
+        gates = 4 * self.backward_cell.hidden_size if self.backward_cell is not None else 0
+        return State(seen, memory, seen.values.new_zeros(rows, d), seen.values.new_empty(rows, 0, gates))
+
+    def step(self, words: Tensor, state: State) -> Step:
+        """Read one word (R,) a row; give the next word's log-probabilities and where the model looked for it."""
+        embedded, gates, backward = self.embedding(words), state.gates, None
+        if self.backward_cell is not None:
+            gates = torch.cat([gates, self._backward_gates(embedded)[:, None]], 1)
+            h = c = gates.new_zeros(len(gates), self.backward_cell.hidden_size)
+            for read in reversed(gates.unbind(1)):
+                h, c = self._backward(read, h, c)
+            backward = h
+        memory, query, context, attention = self._attend(embedded, state.context, state.memory, backward, state.seen)
+        log_probs = self._logits(query, context, embedded).float().log_softmax(-1)
+        return Step(log_probs, attention.float(), State(state.seen, memory, context, gates))
+
+    def teacher_forced(self, grid: Grid, words: Tensor, lengths: Tensor) -> tuple[PackedSequence, PackedSequence]:
+        """Every next word's logits at once, each from the true words before it.
+
+        grid: B photographs. words (R, T): start token first, R = B * K captions in the photographs' order.
+        lengths (R,) on the CPU: how many of each row's words are read. Returns packed logits (., V) and attention
+        (., N) with as many places a row as words were read; `pack_padded_sequence` of the targets lines up with them.
+        """
+        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+        order, sizes = cast(Tensor, packed.sorted_indices), packed.batch_sizes.tolist()
+        photographs = order // (len(words) // len(grid.values))
+        seen, memory = self._see(grid)
+        seen, memory = seen.select(photographs), tuple(m[photographs] for m in memory)
+        embedded = self.dropout(self.embedding(packed.data)).split(sizes)
+        backwards = self._backward_lock_step(embedded, sizes)
+        context = seen.values.new_zeros(len(order), seen.values.shape[-1])
+        queries, contexts, attentions = [], [], []
+        for t, rows in enumerate(sizes):
+            seen = Seen(seen.keys[:rows], seen.values[:rows], None if seen.mask is None else seen.mask[:rows])
+            memory, query, context, attention = self._attend(
+                embedded[t], context[:rows], tuple(m[:rows] for m in memory), backwards[t], seen
+            )
+            queries.append(query)
+            contexts.append(context)
+            attentions.append(attention)
+        logits = self._logits(torch.cat(queries), torch.cat(contexts), torch.cat(embedded))
+        shape = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+        return PackedSequence(logits, *shape), PackedSequence(torch.cat(attentions), *shape)
+
+    def _see(self, grid: Grid) -> tuple[Seen, Memory]:
+        cells, norm = cast(tuple[nn.Linear, nn.LayerNorm], tuple(self.project))
+        values = norm(linear(grid.values.flatten(0, 1), cells.weight, cells.bias)).unflatten(0, grid.values.shape[:2])
+        keys = values
+        if self.attends:
+            keys = linear(values.flatten(0, 1), self.key.weight).view_as(values) * values.shape[-1] ** -0.5
+        seen = Seen(keys, values, grid.mask)
+        mean = seen.mean()
+        return seen, tuple(torch.tanh(part(mean)) for part in self.initial)
+
+    def _backward_lock_step(self, embedded: tuple[Tensor, ...], sizes: list[int]) -> list[Tensor | None]:
+        """b_t for every place t of every row, without a padded step.
+
+        embedded[t] (sizes[t], d) holds word t of the rows long enough, longest row first. The prefixes are ordered
+        by position, the last first; at lock-step k each reads the word k places before its end, and those of
+        length k + 1, the tail of the order, are done: they are exactly place k of the rows.
+        """
+        if self.backward_cell is None:
+            return [None] * len(sizes)
+        places = len(sizes)
+        gates = [self._backward_gates(words) for words in embedded]
+        h = c = embedded[0].new_zeros(sum(sizes), self.backward_cell.hidden_size)
+        done: list[Tensor | None] = []
+        for k in range(places):
+            # The prefix that ends at place t reads place t - k; only the rows that have a place t read on.
+            read = torch.cat([gates[t - k][: sizes[t]] for t in range(places - 1, k - 1, -1)])
+            h, c = self._backward(read, h, c)
+            running = len(h) - sizes[k]
+            done.append(h[running:])
+            h, c = h[:running], c[:running]
+        return done
+
+    def _backward_gates(self, embedded: Tensor) -> Tensor:
+        """The backward cell's half that depends on the word alone (R, 4b), so computed once a word."""
+        w_ih, b_ih, b_hh = (self._of_backward(name) for name in ("weight_ih", "bias_ih", "bias_hh"))
+        return linear(embedded, w_ih, b_ih + b_hh)
+
+    def _backward(self, read: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One place of the backward cell: the gates of the word read (R, 4b) and its state before -> after."""
+        return _lstm(read + linear(h, self._of_backward("weight_hh")), c)
+
+    def _of_backward(self, name: str) -> Tensor:
+        return cast(Tensor, getattr(self.backward_cell, f"{name}_l0"))
+
+    def _attend(
+        self, embedded: Tensor, context: Tensor, memory: Memory, backward: Tensor | None, seen: Seen
+    ) -> tuple[Memory, Tensor, Tensor, Tensor]:
+        """One place: the new memory, q_t, x_t and a_t of each row."""
+        if self.attends:
+            embedded = torch.cat([embedded, context.to(embedded.dtype)], 1)
+        memory = self._forward(embedded, memory)
+        query = memory[0] if backward is None else torch.cat([memory[0], backward], 1)
+        if not self.attends:
+            return memory, query, context, _even(seen).repeat_interleave(len(query) // len(seen.values), 0)
+        asked = linear(query, self.query.weight).unflatten(0, (len(seen.keys), -1))  # (B, K, d)
+        scores = torch.bmm(asked, seen.keys.transpose(1, 2)).float()
+        if seen.mask is not None:
+            scores = scores.masked_fill(~seen.mask[:, None], float("-inf"))
+        attention = scores.softmax(-1)
+        attended = torch.bmm(attention.to(seen.values.dtype), seen.values).flatten(0, 1)
+        return (
+            memory,
+            query,
+            torch.sigmoid(linear(query, self.gate.weight, self.gate.bias)) * attended,
+            attention.flatten(0, 1),
+        )
+
+    def _forward(self, read: Tensor, memory: Memory) -> Memory:
+        """One place of the forward cell, as torch's LSTMCell or GRUCell defines it."""
+        cell = self.forward_cell
+        of_input = linear(read, cell.weight_ih, cell.bias_ih)
+        of_state = linear(memory[0], cell.weight_hh, cell.bias_hh)
+        if len(memory) == 2:
+            return _lstm(of_input + of_state, memory[1])
+        (r, z, n), (hr, hz, hn) = of_input.chunk(3, 1), of_state.chunk(3, 1)
+        z, n = torch.sigmoid(z + hz), torch.tanh(n + torch.sigmoid(r + hr) * hn)
+        return (n + z * (memory[0] - n),)
+
+    def _logits(self, query: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+        parts = [query, context, embedded] if self.attends else [query, embedded]
+        hidden = torch.tanh(linear(torch.cat(parts, 1), self.hidden.weight, self.hidden.bias))
+        return linear(self.dropout(hidden), self.output.weight, self.output.bias)
+
+
+def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The gates (R, 4d) and c before (R, d) -> h and c after, in torch.nn.LSTM's order of the gates."""
+    i, f, g, o = gates.chunk(4, 1)
+    c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def _even(seen: Seen) -> Tensor:
+    """Attention of a decoder that has none: the same on every real cell."""
+    real = torch.ones_like(seen.values[:, :, 0], dtype=torch.float32)
+    if seen.mask is not None:
+        real = real * seen.mask
+    return real / real.sum(1, keepdim=True)

@@ -1,0 +1,123 @@
+"""What a step of training minimises: cross-entropy with the true words, or the expected reward of sampled captions."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from hf_captioner.training.dataset import Batch, padded
+
+Reward = Callable[[int, Sequence[int]], float]
+"""Of a caption (ids, the end token included where it ended) of the training photograph with this index."""
+
+
+class Objective(NamedTuple):
+    """Sums over a batch; a step divides them by `weight`, summed over all processes."""
+
+    loss: Tensor
+    """What is differentiated."""
+    value: Tensor
+    """What is reported: the loss, or minus the reward."""
+    weight: Tensor
+    """How many words or captions were summed."""
+
+
+class CrossEntropy(nn.Module):
+    """Label-smoothed cross-entropy of every next word, in nats."""
+
+    def __init__(self, captioner: ImageCaptioner, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.label_smoothing = captioner.encoder, captioner.decoder, label_smoothing
+
+    def forward(self, batch: Batch) -> Objective:
+        loss = self.of(self.grid(batch), batch)
+        return Objective(loss, loss.detach(), batch.lengths.sum())
+
+    def grid(self, batch: Batch) -> Grid:
+        """The batch's grids, computed where it holds pixels."""
+        values = batch.images
+        if values.dim() == 4:
+            values = self.encoder(values.contiguous(memory_format=torch.channels_last)).values
+        return Grid(values, self.encoder.height, self.encoder.width)
+
+    def of(self, grid: Grid, batch: Batch) -> Tensor:
+        """The loss, summed over the batch's words."""
+        logits, _ = self.decoder.teacher_forced(grid, batch.words, batch.lengths)
+        wanted = pack_padded_sequence(batch.targets, batch.lengths, batch_first=True, enforce_sorted=False).data
+        return F.cross_entropy(logits.data.float(), wanted, label_smoothing=self.label_smoothing, reduction="sum")
+
+
+class SelfCritical(nn.Module):
+    """Self-critical sequence training (Rennie et al. 2017) with several samples a photograph.
+
+    loss = -sum over sampled captions of (r - b) log p(caption), r its reward, b the mean reward of the photograph's
+    other samples (Luo 2020), plus `mix` times the cross-entropy of the true captions, both a caption.
+    p is the model's distribution at `temperature`, both where captions are drawn and where they are learned: a
+    label-smoothed model at temperature 1 draws a stray word in most captions.
+    """
+
+    def __init__(
+        self,
+        cross_entropy: CrossEntropy,
+        reward: Reward,
+        *,
+        samples: int,
+        max_length: int,
+        mix: float = 0.0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.cross_entropy, self.reward = cross_entropy, reward
+        self.samples, self.max_length, self.mix, self.temperature = samples, max_length, mix, temperature
+
+    def forward(self, batch: Batch) -> Objective:
+        decoder, grid = self.cross_entropy.decoder, self.cross_entropy.grid(batch)
+        captions = self._sample(grid)
+        owners = batch.photographs.repeat_interleave(self.samples).tolist()
+        rewards = torch.tensor([self.reward(owner, ids) for owner, ids in zip(owners, captions, strict=True)])
+        rewards = rewards.to(grid.values.device).view(-1, self.samples)
+        others = (rewards.sum(1, keepdim=True) - rewards) / (self.samples - 1)
+        words, targets, lengths = padded(captions)
+        logits, _ = decoder.teacher_forced(grid, words.to(rewards.device), lengths)
+        advantages = (rewards - others).view(-1, 1).expand(targets.shape)
+        chosen, worth = (
+            pack_padded_sequence(part, lengths, batch_first=True, enforce_sorted=False).data
+            for part in (targets.to(rewards.device), advantages)
+        )
+        loss = (worth * F.cross_entropy(logits.data.float() / self.temperature, chosen, reduction="none")).sum()
+        if self.mix:
+            share = rewards.numel() / len(batch.lengths)
+            loss = loss + self.mix * share * self.cross_entropy.of(grid, batch)
+        return Objective(loss, -rewards.sum(), torch.tensor(rewards.numel(), device=rewards.device))
+
+    @torch.no_grad()
+    def _sample(self, grid: Grid) -> list[list[int]]:
+        """`samples` captions a photograph, drawn from the model without dropout; each ends with the end token
+        unless it was cut at `max_length` words."""
+        decoder, end = self.cross_entropy.decoder, CaptionTokenizer.end_id
+        was_training = decoder.training
+        decoder.eval()
+        state = decoder.start(Grid(grid.values.detach(), grid.height, grid.width))
+        rows = torch.arange(len(grid.values), device=grid.values.device).repeat_interleave(self.samples)
+        state, words = state.select(rows), torch.full_like(rows, CaptionTokenizer.start_id)
+        drawn = []
+        never = [CaptionTokenizer.pad_id, CaptionTokenizer.start_id, CaptionTokenizer.unknown_id]
+        ended = torch.zeros_like(rows, dtype=torch.bool)
+        for _ in range(self.max_length + 1):
+            step = decoder.step(words, state)
+            probabilities = (step.log_probs / self.temperature).softmax(-1)
+            probabilities[:, never] = 0
+            words, state = torch.multinomial(probabilities, 1).squeeze(1), step.state
+            drawn.append(words)
+            ended |= words == end
+            if bool(ended.all()):
+                break
+        decoder.train(was_training)
+        captions = torch.stack(drawn, 1).tolist()
+        return [ids[: ids.index(end) + 1] if end in ids else ids[: self.max_length] for ids in captions]

@@ -1,0 +1,129 @@
+"""What a training run does: a YAML file, read strictly into frozen dataclasses."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from hf_captioner.config import CaptionerConfig, SearchConfig, Strict
+from hf_captioner.errors import ConfigError
+
+OBJECTIVES = ("cross_entropy", "self_critical")
+
+
+@dataclass(frozen=True)
+class Stage(Strict):
+    """A stretch of training with its own schedule; each stage begins from the best weights of the one before."""
+
+    epochs: int
+    learning_rate: float
+    """Peak rate of the decoder; warmed up linearly, then a cosine down to `final` times it."""
+    final: float = 0.0
+    train_from: str | None = None
+    """First trainable module of the encoder (`layer2`); None keeps it frozen and trains on cached grids."""
+    encoder_learning_rate: float = 0.0
+    augment: bool = False
+    """Random resized crops, changes of colour, a flip where no caption names a side (needs the photographs)."""
+    captions: int = 5
+    """Captions drawn for each photograph in each epoch."""
+    warmup: int = 100
+    """Steps."""
+    objective: str = "cross_entropy"
+    """`cross_entropy` of the true captions, or `self_critical`: the CIDEr-D of sampled ones."""
+    samples: int = 5
+    """Captions sampled for each photograph (`self_critical`)."""
+    temperature: float = 1.0
+    """At which they are drawn and learned (`self_critical`)."""
+    bleu: float = 0.0
+    """Weight of BLEU-4 beside CIDEr-D in the reward (`self_critical`)."""
+    mix: float = 0.0
+    """Weight of the true captions' cross-entropy beside the reward (`self_critical`)."""
+
+    def _check(self) -> None:
+        self._require(self.epochs >= 1, "epochs", "at least 1")
+        self._require(self.captions >= 1, "captions", "at least 1")
+        self._require(self.warmup >= 0, "warmup", "at least 0")
+        self._require(self.learning_rate > 0, "learning_rate", "more than 0")
+        self._require(0 <= self.final <= 1, "final", "0 to 1")
+        self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
+        self._require(self.samples >= 2, "samples", "at least 2")
+        self._require(self.temperature > 0, "temperature", "more than 0")
+        self._require(self.bleu >= 0, "bleu", "at least 0")
+        self._require(self.mix >= 0, "mix", "at least 0")
+        if self.train_from is None:
+            self._require(self.encoder_learning_rate == 0, "encoder_learning_rate", "0 where train_from is not set")
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether the photographs themselves are needed, not only their cached grids."""
+        return self.train_from is not None or self.augment
+
+
+@dataclass(frozen=True)
+class Recipe(Strict):
+    """A whole training run but for the paths of its data and weights."""
+
+    stages: tuple[Stage, ...]
+    model: dict[str, Any]
+    """Fields of CaptionerConfig, but for `vocabulary_size`, `search` and what is measured."""
+    search: dict[str, Any]
+    """Fields of SearchConfig that differ from its defaults: the checkpoint's own search, also used to validate."""
+    min_count: int = 4
+    """A word enters the vocabulary when the training captions hold it at least this often."""
+    batch_size: int = 50
+    """Photographs a step, over all processes."""
+    label_smoothing: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 5.0
+    """Largest norm of the gradient."""
+    average: float = 0.0
+    """Decay of the moving average of the weights, which is what is validated and kept; 0 keeps the last weights."""
+    patience: int = 3
+    """A stage ends early after this many epochs without a better CIDEr."""
+    mixed_precision: str = "bf16"
+    """`bf16` or `no`."""
+    seed: int = 1
+    workers: int = 0
+    """Processes that read photographs; 0 reads them in the training process."""
+
+    def _check(self) -> None:
+        self._require(len(self.stages) >= 1, "stages", "at least one stage")
+        for name in ("min_count", "batch_size", "patience"):
+            self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("weight_decay", "workers", "seed"):
+            self._require(getattr(self, name) >= 0, name, "at least 0")
+        self._require(self.clip_norm > 0, "clip_norm", "more than 0")
+        self._require(0 <= self.label_smoothing < 1, "label_smoothing", "0 or more and less than 1")
+        self._require(0 <= self.average < 1, "average", "0 or more and less than 1")
+        self._require(self.mixed_precision in ("bf16", "no"), "mixed_precision", "bf16 or no")
+        self.captioner_config(5)
+
+    def captioner_config(self, vocabulary_size: int) -> CaptionerConfig:
+        """The configuration of the model that this recipe trains."""
+        try:
+            search = SearchConfig(**self.search)
+            return CaptionerConfig(vocabulary_size=vocabulary_size, search=search, **self.model)
+        except TypeError as error:
+            raise ConfigError(f"Recipe.model or Recipe.search: {error}.") from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a YAML recipe; what it leaves out has the default. Raises ConfigError."""
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"Recipe {path}: {error}") from error
+        return cls.from_plain(values, str(path))
+
+    @classmethod
+    def from_plain(cls, values: Any, name: str) -> Self:
+        """Build from what the YAML file `name` holds. Raises ConfigError."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"Recipe {name} holds {type(values).__name__}; expected a mapping.")
+        values = dict(values)
+        try:
+            stages = tuple(Stage(**stage) for stage in values.pop("stages", ()))
+            return cls(stages=stages, model=values.pop("model", {}), search=values.pop("search", {}), **values)
+        except TypeError as error:
+            raise ConfigError(f"Recipe {name}: {error}.") from error

@@ -1,0 +1,119 @@
+"""Many photographs, by the real command: every photograph once, whatever happens on the way."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from tests import forked
+from tests.bulk.archive import data_set, write_tar
+from tests.conftest import generated
+
+COUNT = 1500
+QUICK = ("--beams", 1, "--max-length", 3)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 1,500 photographs in tar shards and a table, and three that are broken."""
+    folder = tmp_path_factory.mktemp("archive")
+    write_tar(folder / "a.tar", COUNT - 400)
+    write_tar(folder / "b.tar.gz", 300, mode="w:gz")
+    data_set(99, bad=7).to_parquet(folder / "c.parquet")
+    generated(1).save(folder / "d.jpg")
+    (folder / "e.jpg").write_text("no picture")
+    (folder / "f.tar").write_text("no tar file")
+    return folder
+
+
+def caption(archive: Path, checkpoint: Path, out: Path, *more: object, **options: int) -> forked.Done:
+    return forked.run(
+        "hf_captioner.cli", "caption", archive, "--model", checkpoint, "--out", out, *QUICK, *more, **options
+    )
+
+
+def rows_of(out: Path) -> list[dict[str, str | None]]:
+    if out.suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    elif out.suffix == ".csv":
+        with out.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = [row for part in out.glob("*.parquet") for row in pyarrow.parquet.read_table(part).to_pylist()]
+    return [{name: row.get(name) or None for name in ("path", "caption", "error")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    archive: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, str | None]]:
+    out = tmp_path_factory.mktemp("out") / "captions.jsonl"
+    done = caption(archive, checkpoint, out)
+    assert done.returncode == 1, done.stderr
+    assert f"3 of {COUNT + 2} photographs failed" in done.stderr and "[00:" in done.stderr
+    rows = rows_of(out)
+    assert len({row["path"] for row in rows}) == len(rows) == COUNT + 2
+    assert sum(row["error"] is not None for row in rows) == 3
+    return rows
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_killed_twenty_times_each_photograph_is_there_once(
+    archive: Path, checkpoint: Path, uninterrupted: list[dict[str, str | None]], tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"captions.{suffix}"
+    arguments = ("caption", archive, "--model", checkpoint, "--out", out, *QUICK, "--batch-size", 8)
+    done = forked.killed("hf_captioner.cli", *arguments, times=20, longest=0.8)
+    assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
+    rows = rows_of(out)
+    assert sorted(rows, key=str) == sorted(uninterrupted, key=str)
+    again = forked.run("hf_captioner.cli", *arguments)
+    assert again.returncode == 0 and rows_of(out) == rows
+
+
+def test_a_full_disk_loses_nothing(
+    archive: Path, checkpoint: Path, uninterrupted: list[dict[str, str | None]], tmp_path: Path
+) -> None:
+    for name, largest in (("captions.jsonl", 100_000), ("captions.parquet", 3_000)):
+        out = tmp_path / name
+        done = caption(archive, checkpoint, out, largest=largest)
+        assert done.returncode == 1
+        assert f"{out} cannot be written (File too large)" in done.stderr and "make room" in done.stderr
+        assert "Traceback" not in done.stderr
+        before = rows_of(out)
+        assert all(row in uninterrupted for row in before) and not list(tmp_path.glob("*/.*"))
+        caption(archive, checkpoint, out)
+        assert sorted(rows_of(out), key=str) == sorted(uninterrupted, key=str)
+
+
+def test_another_search_does_not_go_on_with_the_table(archive: Path, checkpoint: Path, tmp_path: Path) -> None:
+    caption(archive / "d.jpg", checkpoint, tmp_path / "t.csv")
+    before = (tmp_path / "t.csv").read_bytes()
+    done = caption(archive / "d.jpg", checkpoint, tmp_path / "t.csv", "--min-length", 2)
+    assert done.returncode == 2 and "was begun with another model or search" in done.stderr
+    assert (tmp_path / "t.csv").read_bytes() == before
+
+
+def test_a_folder_that_has_grown_is_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "t.jsonl"
+    folder.mkdir()
+    for name in ("b", "d"):
+        generated(1).save(folder / f"{name}.png")
+    caption(folder, checkpoint, out)
+    for name in ("a", "c"):
+        generated(2).save(folder / f"{name}.png")
+    assert caption(folder, checkpoint, out).returncode == 0
+    assert [Path(str(row["path"])).stem for row in rows_of(out)] == ["b", "d", "a", "c"]
+
+
+def test_the_memory_does_not_grow_with_the_archive(checkpoint: Path, tmp_path: Path) -> None:
+    peaks = []
+    for count in (100, 3000):
+        tar = write_tar(tmp_path / f"{count}.tar", count)
+        done = caption(tar, checkpoint, tmp_path / f"{count}.jsonl")
+        assert done.returncode == 0, done.stderr
+        peaks.append(done.memory)
+    assert peaks[1] < peaks[0] + 8_000, f"{peaks} KiB"

@@ -1,0 +1,117 @@
+"""A table of captions survives a kill at any byte, belongs to one job, and says the same in every format."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from hf_captioner import Caption, ConfigError, ImageError, Word
+from hf_captioner.bulk.writers import FORMATS, PART, Names, open_table, row_of
+
+JOB = {"model": "one"}
+AWKWARD = ["plain.jpg", 'with "quotes", and\nlines.jpg', "caf\udce9.jpg", "ünïcode 漢字.png", "=1+1.png"]
+
+
+def caption(text: str) -> Caption:
+    word = Word(text, 0.5, np.ones((1, 1), np.float32), ((text, 0.5),))
+    return Caption(text, (word,), -0.5, True, 0.25)
+
+
+ROWS = [row_of(name, caption(f'a dog number {i}, "so" it says')) for i, name in enumerate(AWKWARD)]
+ROWS.insert(2, row_of("bad.jpg", ImageError("bad.jpg: no picture.")))
+ROWS.append(row_of("three.jpg", [caption("first"), caption("second"), caption("third")]))
+
+
+def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
+    with open_table(path, JOB) as table:
+        table.write(rows[:2])
+        table.write(rows[2:])
+    return path
+
+
+def parts(path: Path) -> list[dict[str, Any]]:
+    return [row for part in sorted(path.glob("*.parquet")) for row in pyarrow.parquet.read_table(part).to_pylist()]
+
+
+def test_every_format_holds_the_same(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in written(tmp_path / "t.jsonl").read_text().splitlines()]
+    with written(tmp_path / "t.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    stored = parts(written(tmp_path / "t.parquet"))
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in AWKWARD]
+    assert [row["path"] for row in lines] == [*names[:2], "bad.jpg", *names[2:], "three.jpg"]
+    for line, row, part in zip(lines, table, stored, strict=True):
+        assert line["path"] == row["path"] == part["path"]
+        assert line.get("caption") == (row["caption"] or None) == part["caption"]
+        assert line.get("error") == (row["error"] or None) == part["error"]
+        assert line.get("confidence") == (float(row["confidence"]) if row["confidence"] else None) == part["confidence"]
+    assert [other["caption"] for other in lines[-1]["others"]] == ["second", "third"]
+    assert json.loads(table[-1]["others"]) == stored[-1]["others"] == ["second", "third"]
+    assert stored[0]["words"] == [{"text": 'a dog number 0, "so" it says', "probability": 0.5}]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_cut_at_any_byte_it_goes_on_and_ends_the_same(tmp_path: Path, suffix: str) -> None:
+    whole = written(tmp_path / f"whole{suffix}").read_bytes()
+    for end in range(len(whole) + 1):
+        path = tmp_path / f"cut{suffix}"
+        path.unlink(missing_ok=True)
+        with open_table(path, JOB):
+            path.write_bytes(whole[:end])
+        with open_table(path, JOB) as table:
+            rest = [row for row in ROWS if not table.done.take(row["path"])]
+            assert len(table.done) == 0
+            table.write(rest)
+        assert path.read_bytes() == whole
+
+
+def test_what_a_kill_left_of_a_parquet_file_is_removed(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.parquet")
+    (path / ".x.tmp").write_bytes(b"PAR1 torn")
+    with open_table(path, JOB) as table:
+        assert [table.done.take(row["path"]) for row in ROWS] == [True] * len(ROWS)
+        table.write([row_of(str(i), caption("a")) for i in range(PART)])
+        assert len(list(path.glob("*.parquet"))) == 2
+    assert not list(path.glob(".*"))
+    (path / "part-bad.parquet").write_bytes(b"PAR1 torn")
+    with pytest.raises(ConfigError, match=r"part-bad\.parquet is damaged"):
+        open_table(path, JOB)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_table_belongs_to_one_job_and_one_process(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path / f"t{suffix}")
+    with pytest.raises(ConfigError, match="another model or search"):
+        open_table(path, {"model": "two"})
+    with open_table(path, JOB), pytest.raises(ConfigError, match="Another run is writing"):
+        open_table(path, JOB)
+    with open_table(path, JOB) as table:
+        assert len(table.done) == len(ROWS)
+    (tmp_path / f"t{suffix}.job").unlink()
+    with pytest.raises(ConfigError, match="there already, and no earlier run's"):
+        open_table(path, JOB)
+    with pytest.raises(ConfigError, match=r"expected a name that ends in \.jsonl, \.csv, \.parquet"):
+        open_table(tmp_path / "t.xlsx", JOB)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "noise"), [(".jsonl", b"not json\n"), (".jsonl", b"[]\n"), (".csv", b'"' * 2_000_001)]
+)
+def test_a_damaged_table_is_said_and_not_cut(tmp_path: Path, suffix: str, noise: bytes) -> None:
+    path = written(tmp_path / f"t{suffix}")
+    content = path.read_bytes() + noise
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="mend it, or give another --out"):
+        open_table(path, JOB)
+    assert path.read_bytes() == content
+
+
+def test_names_are_taken_as_often_as_they_were_put_in() -> None:
+    names = Names(["a", "b", "a"])
+    assert len(names) == 3
+    assert [names.take(name) for name in ("a", "a", "a", "b", "b", "c")] == [True, True, False, True, False, False]
+    assert not Names().take("a")

@@ -1,0 +1,316 @@
+"""The page in its real server, with a crowd of visitors who hand in good and bad pictures, again and again.
+
+Is each of them answered, and rightly? Does the server's memory stay level? Are their files gone in the end?
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import os
+import random
+import statistics
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from tests.conftest import generated
+from tests.demo.serving import Server, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVE = """
+import os, pathlib, sys
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+from hf_captioner.demo import app
+app.SWEEP, app.KEPT = 2, int(sys.argv[2])
+app.serve(sys.argv[3])
+"""
+"""The page, which deletes uploads sooner than it does by default."""
+
+MARKUP = "<img src=x onerror=alert(1)>"
+CANNOT = "This picture cannot be read: "
+PATIENCE = 120
+"""Seconds after which a visitor counts as not answered."""
+RISE, SLACK = 0.10, 32
+"""The last third of the time may need so much more memory than the middle third: a part, and so many MB."""
+TELLTALE = ("<script", "Traceback", "/tmp", "hf-captioner-", "site-packages")
+"""What no visitor may be told: the name of his file, for it is markup, and the server's paths."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    content: bytes
+
+    def as_new(self, number: int) -> "Picture":
+        """The same to every reader of pictures; for the server another file than all others."""
+        return Picture(self.name, self.content + number.to_bytes(8, "big") if self.content else b"")
+
+
+@dataclass(frozen=True)
+class Answer:
+    well: bool
+    value: Any
+    """What the endpoint returns, or one sentence that says why it does not."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a visitor does, and what is the right answer."""
+
+    kind: str
+    endpoint: str
+    pictures: tuple[Picture, ...]
+    right: Callable[[Answer], bool]
+    text: str | None = None
+
+
+@dataclass
+class Report:
+    """What was seen of a crowd; `faults` is empty where all is well."""
+
+    seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """For each kind of wish, how long the visitors waited."""
+    faults: list[str] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    """MB that the server needed, every second."""
+    most_files: int = 0
+    lasted: float = 0
+
+    def level(self) -> tuple[float, float]:
+        """MB in the middle third of the time and in the last."""
+        third = max(len(self.memory) // 3, 1)
+        return statistics.fmean(self.memory[third : 2 * third]), statistics.fmean(self.memory[-third:])
+
+    def __str__(self) -> str:
+        lines = [f"{'kind':<28} {'answers':>8} {'median s':>9} {'99th s':>8}"]
+        for kind, seconds in [
+            *sorted(self.seconds.items()),
+            ("all", [s for each in self.seconds.values() for s in each]),
+        ]:
+            late = sorted(seconds)[int(0.99 * (len(seconds) - 1))]
+            lines.append(f"{kind:<28} {len(seconds):>8} {statistics.median(seconds):>9.2f} {late:>8.2f}")
+        middle, last = self.level()
+        lines.append(
+            f"memory: {self.memory[0]:.0f} MB at first, {max(self.memory):.0f} MB at most, "
+            f"{middle:.0f} MB in the middle third, {last:.0f} MB in the last"
+        )
+        lines.append(f"files of visitors: {self.most_files} at most; the crowd stayed {self.lasted:.0f} s")
+        lines += [f"FAULT, {count} times: {fault}" for fault, count in Counter(self.faults).most_common(30)]
+        return "\n".join(lines)
+
+
+def as_file(name: str, picture: Image.Image, **how: Any) -> Picture:
+    file = io.BytesIO()
+    picture.save(file, **how)
+    return Picture(name, file.getvalue())
+
+
+def _bomb() -> bytes:
+    """A PNG whose header promises ten thousand million pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+def good_pictures() -> list[Picture]:
+    noise = Image.effect_noise((1600, 1200), 60).convert("RGB")
+    return [
+        *(Picture(path.name, path.read_bytes()) for path in sorted((ROOT / "space" / "examples").glob("*.jpg"))),
+        as_file(f"{MARKUP}.png", generated(1), format="PNG"),
+        as_file("noise.jpg", noise, format="JPEG", quality=80),
+    ]
+
+
+def bad_pictures() -> dict[str, Picture]:
+    cut = as_file("cut.jpg", generated(2, (640, 480)), format="JPEG")
+    return {
+        "cut short": Picture(cut.name, cut.content[: len(cut.content) // 2]),
+        "a text": Picture("text.jpg", b"This is no picture."),
+        "empty": Picture("empty.jpg", b""),
+        "EPS": Picture("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"),
+        "a bomb": Picture("bomb.png", _bomb()),
+    }
+
+
+def says(sentence: str) -> Callable[[Answer], bool]:
+    return lambda answer: not answer.well and str(answer.value).startswith(sentence)
+
+
+def captioned(text: str) -> Callable[[Answer], bool]:
+    return lambda answer: answer.well and answer.value["caption"] == text
+
+
+def batch_of(first: str, last: str) -> Callable[[Answer], bool]:
+    """The answer to a batch whose picture in the middle is bad."""
+
+    def right(answer: Answer) -> bool:
+        if not answer.well or len(answer.value) != 3:
+            return False
+        begin, bad, end = answer.value
+        return [begin.get("caption"), end.get("caption")] == [first, last] and bad["error"].startswith(CANNOT)
+
+    return right
+
+
+async def ask(http: httpx.AsyncClient, endpoint: str, pictures: Sequence[Picture], text: str | None = None) -> Answer:
+    """Hand pictures in and wait for what is said of them, as any program would."""
+    handed = await http.post("/gradio_api/upload", files=[("files", (each.name, each.content)) for each in pictures])
+    handed.raise_for_status()
+    files = [
+        {"path": path, "orig_name": each.name, "meta": {"_type": "gradio.FileData"}}
+        for path, each in zip(handed.json(), pictures, strict=True)
+    ]
+    data = [files if endpoint == "caption_batch" else files[0], *([] if text is None else [text])]
+    joined = await http.post(f"/gradio_api/call/{endpoint}", json={"data": data})
+    joined.raise_for_status()
+    told = await http.get(f"/gradio_api/call/{endpoint}/{joined.json()['event_id']}")
+    told.raise_for_status()
+    for block in told.text.split("\n\n"):
+        event, _, value = block.partition("\ndata: ")
+        if event == "event: complete":
+            return Answer(True, json.loads(value)[0])
+        if event == "event: error":
+            error = json.loads(value)
+            return Answer(False, error["error"] if isinstance(error, dict) else error)
+    raise ValueError(f"no answer among the events: {told.text[:200]!r}")
+
+
+async def wishes(http: httpx.AsyncClient) -> list[Wish]:
+    """All that a visitor may wish; what is right is what a visitor who is alone is told."""
+    good, bad = good_pictures(), bad_pictures()
+    found, texts = [], []
+    for picture in good:
+        answer = await ask(http, "caption", [picture])
+        texts.append(answer.value["caption"])
+        found.append(Wish("a picture", "caption", (picture,), captioned(texts[-1])))
+    found += [Wish(kind, "caption", (picture,), says(CANNOT)) for kind, picture in bad.items()]
+    found += [Wish("continued with markup", "continue", (good[0],), says("begin_with has "), MARKUP)]
+    found += [Wish("continued, a bad picture", "continue", (bad["cut short"],), says(CANNOT), "a")]
+    middle = Picture("<script>x</script>.png", b"This is no picture either.")
+    mixed = (good[1], middle, good[2])
+    return [*found, Wish("a batch, one bad", "caption_batch", mixed, batch_of(texts[1], texts[2]))]
+
+
+def tells(answer: Answer) -> list[str]:
+    """What nobody may be told, in the sentences of an answer."""
+    each = answer.value if isinstance(answer.value, list) else [answer.value]
+    sentences = [one.get("error", "") if isinstance(one, dict) else str(one) for one in each]
+    return [word for word in TELLTALE for sentence in sentences if word in sentence]
+
+
+async def visit(http: httpx.AsyncClient, number: int, wished: Sequence[Wish], until: float, report: Report) -> None:
+    """One visitor, who comes again until the end."""
+    chance = random.Random(number)
+    visits = 0
+    while time.monotonic() < until:
+        wish, visits = chance.choice(wished), visits + 1
+        pictures = [picture.as_new(number << 32 | visits) for picture in wish.pictures]
+        began = time.monotonic()
+        try:
+            answer = await asyncio.wait_for(ask(http, wish.endpoint, pictures, wish.text), PATIENCE)
+        except (httpx.HTTPError, ValueError, TimeoutError) as error:
+            report.faults.append(f"{wish.kind}: not answered: {type(error).__name__} {error}")
+        else:
+            report.seconds[wish.kind].append(time.monotonic() - began)
+            if not wish.right(answer) or tells(answer):
+                report.faults.append(f"{wish.kind}: a wrong answer: {str(answer.value)[:200]}")
+        await asyncio.sleep(chance.uniform(0, 1))
+
+
+@contextlib.asynccontextmanager
+async def watched(server: Server, process: int, report: Report, own: set[Path]) -> AsyncIterator[None]:
+    """Write the server's memory and files down, every second, until the end of the block."""
+
+    async def watch() -> None:
+        while True:
+            try:
+                report.memory.append(memory_of(process))
+            except OSError as error:
+                report.faults.append(f"the server has ended: {error}")
+                return
+            report.most_files = max(report.most_files, len(files_of(server) - own))
+            await asyncio.sleep(1)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+def files_of(server: Server) -> set[Path]:
+    """Its uploads; unlike `Server.files` also while it deletes their folders."""
+    return {Path(folder, name) for folder, _, names in os.walk(server.folder / "tmp") for name in names}
+
+
+def memory_of(process: int) -> float:
+    """MB of memory that a process has now."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) / 1024
+
+
+async def crowd(server: Server, process: int, visitors: int, seconds: float, kept: float) -> Report:
+    """Let the visitors come for so many seconds, and then wait until their files must be gone."""
+    report, own = Report(), files_of(server)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=visitors)
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=limits) as http:
+        wished, began = await wishes(http), time.monotonic()
+        async with watched(server, process, report, own):
+            await asyncio.gather(*(visit(http, each, wished, began + seconds, report) for each in range(visitors)))
+        report.lasted = time.monotonic() - began
+    last = time.monotonic() + kept + 10
+    while files_of(server) - own and time.monotonic() < last:
+        await asyncio.sleep(0.5)
+    left = files_of(server) - own
+    report.faults += [f"{len(left)} files of visitors are left"] * bool(left)
+    report.faults += [f"{len(own - files_of(server))} files of the page's own are gone"] * bool(own - files_of(server))
+    middle, end = report.level()
+    if end > middle * (1 + RISE) + SLACK:
+        report.faults.append(f"the memory rises: {middle:.0f} MB in the middle third, {end:.0f} MB in the last")
+    return report
+
+
+def soak(model: Path, folder: Path, visitors: int, seconds: float, kept: int = 120) -> Report:
+    """A server of its own and its crowd; `kept`: seconds it keeps uploads, longer than anybody waits for his answer."""
+    command = [sys.executable, "-c", SERVE, str(folder / "pid"), str(kept), str(model.resolve())]
+    with serving(command, folder) as server:
+        report = asyncio.run(crowd(server, int((folder / "pid").read_text()), visitors, seconds, kept))
+    # What a thread or a background task of the server stumbles over is told to nobody but its log.
+    report.faults += [f"in the log: {line}" for line in server.log.splitlines() if "Error: " in line]
+    report.faults += ["files are left when the server has ended"] * bool(files_of(server))
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.demo.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--visitors", type=int, default=100)
+    parser.add_argument("--model", type=Path, default=ROOT / "hf_captioner" / "checkpoint", metavar="DIR")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = soak(options.model, Path(folder), options.visitors, 60 * options.minutes)
+    print(f"{options.visitors} visitors, {os.cpu_count()} cores, {options.model.name}\n{report}")
+    return 1 if report.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

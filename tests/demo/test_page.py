@@ -1,0 +1,343 @@
+"""The page in a real browser, on a desktop and on a phone: each journey of a visitor."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
+
+from hf_captioner import ImageCaptioner
+from hf_captioner.demo.tab_batch import COLUMNS
+from tests.conftest import generated
+from tests.demo.serving import Server, demo
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+GRADIOS_OWN = ('aria-label="Static column"', 'class="virtual-table-viewport')
+"""Parts of its table that axe finds fault with, and that no option changes."""
+PASTED = """async () => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 });
+  Object.assign(canvas.getContext("2d"), { fillStyle: "white" }).fillRect(0, 0, 64, 64);
+  const picture = await new Promise((go) => canvas.toBlob(go));
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+}"""
+PAINTED = """() => new Promise((go) => {
+  let jump = 0;
+  new PerformanceObserver((seen) => seen.getEntries().forEach((shift) => (jump += shift.value))).observe({
+    type: "layout-shift", buffered: true,
+  });
+  setTimeout(() => go([performance.getEntriesByName("first-contentful-paint")[0].startTime, jump]), 1000);
+})"""
+"""Milliseconds until something is painted, and how much the page jumped (cumulative layout shift)."""
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with demo(checkpoint, tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(1280, 900), (360, 740)], ids=["desktop", "phone"])
+def page(server: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page in a browser; at the end it must have asked no other host, logged no error and fit the window."""
+    width, height = request.param
+    faults: list[str] = []
+
+    def note(sent: Request) -> None:
+        if not sent.url.startswith((server.url, "data:", "blob:")):
+            faults.append(sent.url)
+
+    window = {"width": width, "height": height}
+    page = browser.new_page(viewport=window, has_touch=width < 600, reduced_motion="reduce")
+    page.on("request", note)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: faults.append(dialog.message))
+    page.goto(server.url)
+    page.set_default_timeout(20_000)
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()
+    assert not faults
+
+
+@pytest.fixture
+def bad_path(tmp_path: Path) -> Path:
+    path = tmp_path / "<b>bad<.jpg"
+    path.write_text("no picture")
+    return path
+
+
+def upload(page: Page, path: Path) -> None:
+    page.locator("#photograph input[type=file]").set_input_files(path)
+
+
+def give(page: Page, box: str, paths: list[Path]) -> None:
+    """Files into a box, and wait until the server has them."""
+    page.locator(f"{box} input[type=file]").set_input_files(paths)
+    expect(page.locator(f"{box} tr.file")).to_have_count(len(paths))
+
+
+def spoken(page: Page) -> Locator:
+    """The rows of captions on the page."""
+    return page.locator("#looking .spoken")
+
+
+def text_of(row: Locator) -> str:
+    return " ".join(row.locator(".words button").all_inner_texts())
+
+
+def open_tab(page: Page, name: str) -> None:
+    """A tab that has no room on a phone stands in a menu."""
+    page.get_by_role("tab", name="Photograph").wait_for()
+    tab = page.get_by_role("tab", name=name)
+    if not tab.is_visible():
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name)
+    tab.click()
+
+
+def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
+    page.get_by_role("button", name="Chelsea").wait_for()
+    milliseconds, jump = page.evaluate(PAINTED)
+    assert milliseconds < 2000
+    assert jump < 0.05
+
+
+@pytest.fixture
+def looked(page: Page, tmp_path: Path) -> Page:
+    """The page with a photograph captioned."""
+    path = tmp_path / "<img src=x onerror=alert(1)>.png"
+    generated(3).save(path)
+    upload(page, path)
+    expect(spoken(page)).to_have_count(1, timeout=60_000)
+    return page
+
+
+def pixels(page: Page) -> str:
+    return page.evaluate("document.querySelector('#looking [data-part=photo]').toDataURL()")
+
+
+def test_each_word_lights_the_photograph(looked: Page, saved_captioner: ImageCaptioner) -> None:
+    caption = saved_captioner.caption(generated(3))
+    words = looked.locator("#looking .words button")
+    assert words.all_inner_texts() == [word.text for word in caption.words]
+    expect(looked.locator("#looking [aria-live]")).to_have_text(f"It says: {caption.text}")
+    plain = pixels(looked)
+    words.first.focus()
+    first = pixels(looked)
+    looked.keyboard.press("ArrowRight")
+    expect(words.nth(1)).to_be_focused()
+    expect(words.nth(1)).to_have_attribute("aria-pressed", "true")
+    assert len({plain, first, pixels(looked)}) == 3
+    looked.keyboard.press("Escape")
+    assert pixels(looked) == plain
+    looked.get_by_label("All words at once").check()
+    expect(looked.locator("#looking figure")).to_have_count(len(caption.words))
+    looked.get_by_role("button", name="Play").click()
+    expect(looked.locator("#looking .lit")).to_have_count(1)
+    with looked.expect_download() as download:
+        looked.get_by_role("button", name="Save as picture").click()
+    with Image.open(download.value.path()) as sheet:
+        assert sheet.width > 500
+
+
+def test_covering_what_a_word_looked_at_asks_again(looked: Page) -> None:
+    looked.locator("#looking .words button").nth(1).click()
+    looked.get_by_role("button", name="Cover what the word looked at").click()
+    expect(spoken(looked)).to_have_count(2)
+    expect(spoken(looked).nth(1)).to_contain_text("with a part covered")
+    looked.get_by_role("button", name="Uncover").click()
+    expect(spoken(looked)).to_have_count(1)
+    looked.get_by_label("Brush").check()
+    photo = looked.locator("#looking [data-part=photo]")
+    photo.scroll_into_view_if_needed()
+    box = photo.bounding_box()
+    assert box is not None
+    looked.mouse.move(box["x"] + 20, box["y"] + 20)
+    looked.mouse.down()
+    looked.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40, steps=5)
+    looked.mouse.up()
+    expect(spoken(looked)).to_have_count(2)
+
+
+def test_a_word_is_exchanged_and_the_rest_written_anew(looked: Page, saved_captioner: ImageCaptioner) -> None:
+    first = text_of(spoken(looked).first).split()[0]
+    looked.locator("#looking .words button").nth(1).click()
+    choice = looked.locator("#choices label").nth(1)
+    beginning = f"{first} {choice.inner_text().split(' (')[0]}"
+    choice.click()
+    expect(spoken(looked)).to_have_count(2)
+    assert text_of(spoken(looked).nth(1)).startswith(beginning)
+    expect(looked.get_by_label("Begin with")).to_have_value(beginning)
+    looked.get_by_role("button", name="As it says by itself").click()
+    expect(spoken(looked)).to_have_count(1)
+    expect(looked.get_by_label("Begin with")).to_have_value("")
+
+
+def test_wishes_are_granted(looked: Page, saved_captioner: ImageCaptioner) -> None:
+    said = text_of(spoken(looked).first)
+    avoided = said.split()[-1]
+    looked.get_by_label("Avoid these words").fill(avoided)
+    looked.get_by_label("Avoid these words").press("Enter")
+    expect(spoken(looked)).to_have_count(2)
+    assert avoided not in text_of(spoken(looked).nth(1)).split()
+    looked.get_by_label("Three different captions").check()
+    expect(spoken(looked)).to_have_count(4)
+    looked.get_by_label("Begin with").fill("<b>submarine</b>")
+    looked.get_by_label("Begin with").press("Enter")
+    expect(looked.get_by_text("not among the model's words").first).to_be_visible()
+    expect(spoken(looked)).to_have_count(4)
+
+
+def test_the_alternative_text_is_a_sentence_to_edit_and_copy(looked: Page) -> None:
+    said = text_of(spoken(looked).first)
+    alt = looked.get_by_label("For you to check and edit")
+    expect(alt).to_have_value(f"{said.capitalize()}.")
+    alt.fill('A "big" dog.')
+    expect(looked.locator("#counted")).to_contain_text("12 characters.")
+    markup = looked.get_by_label("HTML")
+    expect(markup).to_have_value(re.compile(r'alt="A &quot;big&quot; dog\."'))
+    expect(markup).to_have_value(re.compile(r'src="[^<>]*png"'))
+    looked.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    looked.get_by_role("button", name="Copy text").click()
+    assert looked.evaluate("navigator.clipboard.readText()") == 'A "big" dog.'
+
+
+def test_an_example_is_captioned_at_a_click(page: Page) -> None:
+    page.get_by_role("button", name="Chelsea").click()
+    expect(spoken(page)).to_have_count(1, timeout=60_000)
+
+
+def test_a_photograph_is_taken_or_pasted(page: Page, saved_captioner: ImageCaptioner) -> None:
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("video").evaluate("video => video.readyState > 1 || new Promise(go => (video.onloadeddata = go))")
+    page.get_by_label("Capture photo").click()
+    expect(spoken(page)).to_have_count(1, timeout=60_000)
+    page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
+    expect(spoken(page)).to_have_count(0)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(PASTED)
+    page.get_by_label("Paste from clipboard").click()
+    expect(spoken(page)).to_have_count(1, timeout=60_000)
+    white = saved_captioner.caption(Image.new("RGB", (64, 64), "white"))
+    assert text_of(spoken(page)) == white.text
+
+
+def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(
+    page: Page, bad_path: Path, photograph_path: Path
+) -> None:
+    for _ in range(2):  # the second time with a caption to be taken back
+        upload(page, bad_path)
+        expect(page.get_by_text("This picture cannot be read").first).to_be_visible(timeout=60_000)
+        expect(spoken(page)).to_have_count(0)
+        page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
+        upload(page, photograph_path)
+        expect(spoken(page)).to_have_count(1, timeout=60_000)
+        page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
+
+
+def test_many_photographs_fill_a_table(
+    page: Page, saved_captioner: ImageCaptioner, photograph_paths: list[Path], bad_path: Path
+) -> None:
+    open_tab(page, "Many at once")
+    give(page, "#files", [bad_path, *photograph_paths])
+    page.get_by_role("button", name="Caption all").click()
+    expect(page.get_by_text("6 of 6, 1 without a caption")).to_be_visible()
+    expect(cell(page, 0, "file")).to_have_text(bad_path.name)
+    expect(cell(page, 0, "problem")).to_contain_text("This picture cannot be read")
+    captions = [caption.text for caption in saved_captioner.caption(photograph_paths)]
+    assert [line["text"] for line in kept(page, "metadata.jsonl")] == captions
+    cell(page, 1, "caption").dblclick()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a <b>corrected</b> caption")
+    page.keyboard.press("Enter")
+    expect(cell(page, 1, "caption")).to_contain_text("a <b>corrected</b> caption")
+    lines = kept(page, "metadata.jsonl")
+    assert lines[0] == {"file_name": photograph_paths[0].name, "text": "a <b>corrected</b> caption"}
+
+
+def cell(page: Page, row: int, column: str) -> Locator:
+    return page.get_by_test_id(f"cell-{row}-{list(COLUMNS).index(column)}")
+
+
+def kept(page: Page, name: str) -> list[dict[str, str]]:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=name).click()
+    assert download.value.suggested_filename == name
+    return [json.loads(line) for line in download.value.path().read_text().splitlines()]
+
+
+def test_a_batch_is_stopped_and_what_it_has_is_kept(page: Page, tmp_path: Path) -> None:
+    generated(1, (3000, 2000)).save(tmp_path / "large.png")  # so that reading takes its time
+    open_tab(page, "Many at once")
+    give(page, "#files", [tmp_path / "large.png"] * 200)
+    page.get_by_role("button", name="Caption all").click()
+    expect(page.get_by_text(re.compile(r"^\d+ of 200$"))).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_timeout(1000)
+    done = page.get_by_text(re.compile(r"^\d+ of 200$")).inner_text()
+    page.wait_for_timeout(2000)
+    expect(page.get_by_text(done)).to_be_visible()
+    assert len(kept(page, "metadata.jsonl")) == int(done.split()[0]) < 200
+
+
+def test_the_camera_is_captioned_again_and_again(page: Page) -> None:
+    open_tab(page, "Live")
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("video").evaluate("video => video.readyState > 1 || new Promise(go => (video.onloadeddata = go))")
+    page.get_by_role("button", name="Record").or_(page.get_by_text("Record")).first.click()
+    expect(page.get_by_text(re.compile(r"[0-9.]+ captions a second"))).to_be_visible()
+    expect(page.get_by_label("It says")).not_to_have_value("")
+
+
+def test_two_models_are_compared(page: Page, checkpoint: Path, photograph_path: Path) -> None:
+    open_tab(page, "Compare")
+    page.locator("#compared input[type=file]").set_input_files(photograph_path)
+    expect(page.locator("#compared img")).to_be_visible()
+    page.get_by_label("Second model").fill("nobody/<b>nothing")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text("nobody/<b>nothing")
+    page.get_by_label("Second model").fill(str(checkpoint))
+    page.get_by_role("button", name="Compare").click()
+    for side in (1, 2):
+        expect(page.locator(f"#side-{side} .spoken")).to_have_count(1)
+
+
+def test_the_page_says_what_the_card_says(page: Page) -> None:
+    open_tab(page, "About")
+    expect(page.get_by_role("heading", name="Limits and biases")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_a_screen_reader_or_a_keyboard_out(looked: Page, scheme: Literal["light", "dark"]) -> None:
+    looked.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    looked.locator("#looking .words button").first.click()
+    looked.locator("#looking").get_by_label("All words at once").check()
+    looked.get_by_label("Three different captions").check()
+    expect(spoken(looked)).to_have_count(4)
+    for tab in ("Photograph", "Many at once", "Live", "Compare", "About"):
+        open_tab(looked, tab)
+        found = Axe().run(looked).response["violations"]
+        assert not [
+            (tab, fault["id"], node["html"])
+            for fault in found
+            if fault["impact"] in ("serious", "critical")
+            for node in fault["nodes"]
+            if not any(own in node["html"] for own in GRADIOS_OWN)
+        ]

@@ -1,0 +1,133 @@
+"""What a visitor can ask of a photograph, without a browser."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_captioner import Caption, ConfigError, ImageCaptioner, Word
+from hf_captioner.demo import session as asking
+from hf_captioner.demo import tab_single as one
+from hf_captioner.demo.session import LIVELY, LONGER, NOTHING, SHORTER, Sitting, Wish
+from hf_captioner.hub.packaged import data_path
+
+
+@pytest.fixture
+def sitting(tiny_captioner: ImageCaptioner, photograph_path: Path) -> Sitting:
+    return asking.look(tiny_captioner, photograph_path)
+
+
+def spoken(text: str) -> Caption:
+    attention = np.full((2, 2), 0.25, np.float32)
+    return Caption(text, tuple(Word(word, 0.5, attention, ()) for word in text.split()), 0.0)
+
+
+def test_the_page_says_what_python_says(
+    tiny_captioner: ImageCaptioner, sitting: Sitting, photograph_path: Path
+) -> None:
+    assert sitting.plain.text == tiny_captioner.caption(photograph_path).text
+    steered = asking.ask(tiny_captioner, sitting, Wish(begin_with="two dog", avoid="beach, grass"), NOTHING)
+    same = tiny_captioner.caption(photograph_path, begin_with="two dog", avoid=["beach", "grass"])
+    assert [answer.text for answer in steered.answers] == [same.text]
+
+
+def test_nothing_asked_is_nothing_answered(tiny_captioner: ImageCaptioner, sitting: Sitting) -> None:
+    assert asking.ask(tiny_captioner, sitting, Wish(seed=3), NOTHING).answers == ()
+
+
+def test_what_is_covered_is_not_seen(tiny_captioner: ImageCaptioner, sitting: Sitting) -> None:
+    answer = asking.ask(tiny_captioner, sitting, Wish(), ~NOTHING).answers[0]
+    flat = sitting.pixels.mean((1, 2), keepdim=True).expand_as(sitting.pixels)
+    blind = tiny_captioner.caption_grid(tiny_captioner.encode(flat[None]), tiny_captioner.search_settings({}))[0][0]
+    assert answer.text == blind.text != sitting.plain.text
+
+
+def test_lengths_are_what_they_say(tiny_captioner: ImageCaptioner, sitting: Sitting) -> None:
+    words = len(sitting.plain.words)
+    longer = asking.ask(tiny_captioner, sitting, Wish(length=LONGER), NOTHING).answers[0]
+    assert len(longer.words) > words
+    try:
+        shorter = asking.ask(tiny_captioner, sitting, Wish(length=SHORTER), NOTHING).answers[0]
+    except ConfigError as error:
+        assert "no shorter caption" in str(error)
+    else:
+        assert len(shorter.words) < words and shorter.finished
+
+
+def test_the_bundled_model_says_it_shorter_and_longer_and_doubts_a_cat() -> None:
+    captioner, examples = ImageCaptioner.from_pretrained(), data_path("space") / "examples"
+    sitting = asking.look(captioner, examples / "camera.jpg")
+    words = len(sitting.plain.words)
+    shorter, longer = (
+        asking.ask(captioner, sitting, Wish(length=length), NOTHING).answers[0] for length in (SHORTER, LONGER)
+    )
+    assert len(shorter.words) < words < len(longer.words)
+    assert shorter.finished and longer.finished
+    assert "Check this one" in one.sure(asking.look(captioner, examples / "chelsea.jpg").plain)
+
+
+def test_a_doubtful_caption_is_warned_of() -> None:
+    told = [one.sure(dataclasses.replace(spoken("a dog"), confidence=sure)) for sure in (0.1, 0.9, None)]
+    assert told[0].startswith("⚠️") and "10%" in told[0]
+    assert told[1].startswith("Confidence 90%") and told[2] == ""
+
+
+def test_three_captions_differ_and_each_draw_is_another(tiny_captioner: ImageCaptioner, sitting: Sitting) -> None:
+    several = asking.ask(tiny_captioner, sitting, Wish(several=True), NOTHING).answers
+    assert len({answer.text for answer in several}) == 3
+    drawn = {
+        asking.ask(tiny_captioner, sitting, Wish(mood=LIVELY, seed=seed), NOTHING).answers[0].text for seed in range(5)
+    }
+    assert len(drawn) > 1
+
+
+def test_a_word_that_the_model_does_not_know_is_named(tiny_captioner: ImageCaptioner, sitting: Sitting) -> None:
+    with pytest.raises(ConfigError, match="'submarine', not among the model's words"):
+        asking.ask(tiny_captioner, sitting, Wish(begin_with="two submarine"), NOTHING)
+
+
+def test_a_choice_is_the_beginning_of_another_caption(tiny_captioner: ImageCaptioner, sitting: Sitting) -> None:
+    for label, beginning in asking.alternatives(tiny_captioner, sitting.plain, 1):
+        assert beginning.split()[0] == sitting.plain.words[0].text
+        assert label.startswith(f"{beginning.split()[1]} (") and label.endswith("%)")
+        answer = asking.ask(tiny_captioner, sitting, Wish(begin_with=beginning), NOTHING).answers[0]
+        assert answer.text.startswith(beginning)
+
+
+def test_the_most_attended_fifth_is_a_fifth() -> None:
+    attention = np.zeros((10, 10), np.float32)
+    attention[2:4] = np.arange(1, 21).reshape(2, 10)
+    cells = asking.most_attended(attention)
+    assert cells.shape == (asking.CELLS, asking.CELLS)
+    assert cells.mean() == pytest.approx(0.2, abs=0.03)
+    assert cells[8].all() and not cells[0].any()
+
+
+def test_changed_words_are_marked() -> None:
+    before, after = spoken("a brown dog runs in the snow"), spoken("a white dog runs through the deep snow")
+    assert asking.changed(before, after) == [False, True, False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("caption", "said"),
+    [("a dog runs", "A dog runs."), ("a dog runs.", "A dog runs."), ("", ""), ("  who? ", "Who?")],
+)
+def test_an_alternative_text_is_a_sentence(caption: str, said: str) -> None:
+    assert asking.sentence(caption) == said
+
+
+def test_names_and_words_are_no_markup_in_the_snippet() -> None:
+    found = asking.snippet('"><script>.jpg', 'a "big" <b>dog</b>')
+    assert found == ('<img src="&quot;&gt;&lt;script&gt;.jpg" alt="a &quot;big&quot; &lt;b&gt;dog&lt;/b&gt;">')
+
+
+def test_a_large_photograph_is_shown_small_and_read_whole(tiny_captioner: ImageCaptioner) -> None:
+    sitting = asking.look(tiny_captioner, Image.new("RGB", (4000, 3000), "red"))
+    with Image.open(io.BytesIO(sitting.photograph)) as photograph:
+        assert photograph.size == (1280, 960)
+    assert sitting.colour == (255, 0, 0)
+    assert sitting.pixels.shape == torch.Size((3, 64, 64))

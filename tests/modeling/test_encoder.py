@@ -1,0 +1,146 @@
+"""Every backbone gives the grid that it declares, from the weights that it was given, and from no others."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from hf_captioner import CaptionerConfig, ConfigError
+from hf_captioner.modeling.encoder import BUILD_OPTIONS, Encoder
+
+GRIDS = [
+    ("resnet50", 224, 2048, (7, 7), 32.0),
+    ("resnet18", 224, 512, (7, 7), 32.0),
+    ("vgg16", 224, 512, (7, 7), 32.0),
+    ("inception_v3", 299, 2048, (8, 8), 299 / 8),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "channels", "side", "stride"), GRIDS)
+def test_declared_channels_and_stride_are_the_real_ones(
+    name: str, size: int, channels: int, side: tuple[int, int], stride: float
+) -> None:
+    with torch.device("meta"):
+        encoder = Encoder(CaptionerConfig(10, encoder=name, image_size=size))
+        grid = encoder(torch.zeros(2, 3, size, size))
+    assert (encoder.channels, encoder.stride) == (channels, stride)
+    assert grid.values.shape == (2, side[0] * side[1], channels)
+    assert (grid.height, grid.width) == side == (encoder.height, encoder.width)
+
+
+def randomized_resnet18() -> torch.nn.Module:
+    torch.manual_seed(0)
+    backbone = torchvision.models.resnet18().eval()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return backbone
+
+
+def test_the_grid_is_torchvisions_row_by_row(tmp_path: Path) -> None:
+    backbone = randomized_resnet18()
+    save_file(backbone.state_dict(), tmp_path / "resnet18.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="layer3", image_size=64))
+    encoder.load_backbone(tmp_path / "resnet18.safetensors")
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        stem = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(pixels))))
+        expected = backbone.layer3(backbone.layer2(backbone.layer1(stem)))
+        grid = encoder(pixels)
+    torch.testing.assert_close(grid.values[:, 1 * 4 + 2], expected[:, :, 1, 2], atol=1e-4, rtol=1e-4)
+
+
+def test_inception_gets_pixels_on_its_own_scale(tmp_path: Path) -> None:
+    """Its weights expect (x - 0.5) / 0.5, which torchvision derives from pixels normalised as for ImageNet."""
+    torch.manual_seed(0)
+    backbone = torchvision.models.inception_v3(init_weights=False, transform_input=True).eval()
+    save_file(backbone.state_dict(), tmp_path / "inception.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder="inception_v3", encoder_node="Conv2d_1a_3x3", image_size=96))
+    encoder.load_backbone(tmp_path / "inception.safetensors")
+    pixels = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        expected = backbone.Conv2d_1a_3x3(backbone._transform_input(pixels))
+        found = encoder(pixels).values
+    torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+
+
+def test_a_size_that_the_network_cannot_read_is_said() -> None:
+    with torch.device("meta"), pytest.raises(ConfigError, match="image_size is 64; expected a size that inception_v3"):
+        Encoder(CaptionerConfig(10, encoder="inception_v3", image_size=64))
+
+
+def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="not torchvision's resnet18"):
+        encoder.load_backbone(tmp_path / "other.safetensors")
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04not a tensor file")
+    with pytest.raises(ConfigError, match="expected a safetensors file"):
+        encoder.load_backbone(tmp_path / "pickle.safetensors")
+
+
+def test_a_node_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"layer9.*layer4"):
+        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="layer9"))
+    with pytest.raises(ConfigError, match=r"'fc'.*layer4"):
+        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="fc"))
+    with pytest.raises(ConfigError, match=r"'features.31'.*29, 30"):
+        Encoder(CaptionerConfig(10, encoder="vgg16", encoder_node="features.31"))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16", "inception_v3"])
+def test_a_cut_network_is_torchvisions_as_far_as_it_goes(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = torchvision.models.get_model(name, weights=None, **BUILD_OPTIONS.get(name, {})).eval()
+    save_file(backbone.state_dict(), tmp_path / "backbone.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder=name, image_size=96))
+    encoder.load_backbone(tmp_path / "backbone.safetensors")
+    grids: list[torch.Tensor] = []
+    backbone.avgpool.register_forward_hook(lambda module, given, result: grids.append(given[0]))
+    with torch.no_grad():
+        pixels = torch.randn(1, 3, 96, 96)
+        found = encoder(pixels).values
+        backbone(pixels)
+    expected = grids[0].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_encoders_are_built_while_others_work() -> None:
+    """A page loads a second model while it captions with the first."""
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    pixels = torch.randn(1, 3, 64, 64)
+
+    def work() -> None:
+        for _ in range(200):
+            encoder(pixels)
+
+    with ThreadPoolExecutor(2) as threads:
+        working = threads.submit(work)
+        for _ in range(3):
+            Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+        working.result()
+
+
+def test_only_what_is_asked_for_is_trainable() -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    encoder.train_from(None)
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    encoder.train_from("layer3")
+    trainable = {name.partition(".")[0] for name, p in encoder.network.named_parameters() if p.requires_grad}
+    assert trainable == {"layer3", "layer4"}
+    with pytest.raises(ConfigError, match="layer7"):
+        encoder.train_from("layer7")
+
+
+def test_training_mode_changes_no_output() -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        frozen, training = encoder.eval()(pixels), encoder.train()(pixels)
+    torch.testing.assert_close(training.values, frozen.values, rtol=0, atol=0)

@@ -1,0 +1,66 @@
+"""The Space as it is pushed: what the Hub wants, and a page that starts where nothing else is."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from hf_captioner import CheckpointError, ImageCaptioner
+from hf_captioner.demo import app
+from tests.demo.serving import serving
+from tests.hub.standin_hub import StandInHub
+
+
+def test_the_space_has_the_header_and_requirements_that_the_hub_wants() -> None:
+    space = Path(__file__).resolve().parents[2] / "space"
+    header = (space / "README.md").read_text().split("---")[1]
+    assert "sdk: gradio" in header and "app_file: app.py" in header
+    project = tomllib.loads((space.parent / "pyproject.toml").read_text())["project"]
+    packages = {*project["dependencies"], *project["optional-dependencies"]["demo"]}
+    assert set((space / "requirements.txt").read_text().split()) == packages
+    for example in (space / "examples").glob("*.jpg"):
+        assert example.name in (space / "examples" / "ATTRIBUTION.md").read_text()
+        with Image.open(example) as picture:
+            assert min(picture.size) >= 200
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+def test_a_spaces_own_folders_and_its_owners_models_are_not_compared(
+    checkpoint: Path, saved_captioner: ImageCaptioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StandInHub() as hub:
+        hub.use(monkeypatch, tmp_path)
+        saved_captioner.push_to_hub("me/secret", private=True)
+        monkeypatch.setenv("SPACE_ID", "me/page")
+        for name, said in ((str(checkpoint), "is no Hub id"), ("me/secret", "me/secret")):
+            app.loaded.cache_clear()
+            with pytest.raises(CheckpointError, match=said):
+                app.loaded(name)
+        monkeypatch.delenv("SPACE_ID")
+        for name in (str(checkpoint), "me/secret"):
+            assert app.loaded(name).config == saved_captioner.config
+    app.loaded.cache_clear()
+
+
+def test_the_pushed_page_starts_in_a_fresh_environment(
+    checkpoint: Path, saved_captioner: ImageCaptioner, photograph_path: Path, tmp_path: Path
+) -> None:
+    space = tmp_path / "space"
+    with StandInHub() as hub:
+        command = [sys.executable, "-m", "hf_captioner.cli", "push-space", "me/page", "--model", str(checkpoint)]
+        subprocess.run(command, env=os.environ | hub.environment(tmp_path / "home"), check=True, capture_output=True)
+        for name, content in hub.space("me/page").files().items():
+            (space / name).parent.mkdir(parents=True, exist_ok=True)
+            (space / name).write_bytes(content)
+    uv, python = Path(sys.executable).parent / "uv", tmp_path / "venv" / "bin" / "python"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
+    requirements = ["-r", space / "requirements.txt"]
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *requirements], check=True)
+    with serving([str(python), "app.py"], tmp_path, cwd=space) as server:
+        answer = Client(server.url, verbose=False).predict(handle_file(photograph_path), api_name="/caption")
+    assert answer["caption"] == saved_captioner.caption(photograph_path).text

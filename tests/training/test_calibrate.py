@@ -1,0 +1,103 @@
+"""A confidence that means what it says: calibrated, low for strange pictures, and kept with the checkpoint."""
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_captioner import ImageCaptioner
+from hf_captioner.config import Calibration
+from hf_captioner.images import open_image, preprocess
+from hf_captioner.modeling.confidence import Confidence, residual
+from hf_captioner.training.calibrate import area_under_roc, calibration_error, fit, main, reliability, unlike_pictures
+from tests.conftest import generated, write_table
+
+NUMBERS = Calibration(-1.0, 4.0, 5.0, 0.5, 0.0, 0.0, 0.0, (), (), ())
+
+
+def test_the_confidence_rises_with_the_words_and_falls_with_the_distance() -> None:
+    confidence = Confidence(NUMBERS, 8)
+    assert confidence(0.0, [math.log(0.8), math.log(0.3125)]) == pytest.approx(0.5, abs=1e-4)
+    assert confidence(0.0, [-0.1]) > confidence(0.0, [-0.5]) > confidence(4.9, [-0.5]) > confidence(9.0, [-0.5])
+    assert confidence(5.0, [-0.1]) == pytest.approx(0.5 * confidence(0.0, [-0.1]), rel=1e-3)
+    assert confidence(0.0, []) == 0
+    assert confidence(0.0, [-1e9]) == pytest.approx(1 / (1 + math.e), rel=1e-3)
+    assert confidence(1e9, [-0.1]) == confidence(1e9, [-1e9]) == 0
+
+
+def test_what_lies_along_the_familiar_directions_is_no_distance() -> None:
+    center, directions = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([[1.0, 0.0, 0.0]])
+    means = torch.tensor([[9.0, 1.0, 1.0], [-5.0, 4.0, 5.0]])
+    assert residual(means, center, directions).tolist() == pytest.approx([0, 5])
+
+
+def test_the_fit_finds_the_chances_that_drew_the_data() -> None:
+    torch.manual_seed(0)
+    probabilities, distances = torch.rand(20000), torch.rand(20000) * 0.1
+    chances = torch.sigmoid(4 * probabilities.square() - 2)
+    good = (torch.rand(20000) < chances).float()
+    intercept, slope, far, softness = fit(probabilities, distances, good)
+    assert (intercept, slope) == (pytest.approx(-2, abs=0.3), pytest.approx(4, abs=0.3))
+    assert 0.09 < far < 0.1 and softness > 0
+    assert calibration_error(reliability(chances, good)) < 0.02
+    assert calibration_error(reliability(chances**3, good)) > 0.1
+
+
+def test_the_area_under_the_curve_counts_draws_half() -> None:
+    assert area_under_roc(torch.tensor([2.0, 3.0]), torch.tensor([1.0])) == 1
+    assert area_under_roc(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0])) == 0.5
+
+
+def test_the_command_calibrates_a_checkpoint_and_captions_carry_it(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    table = write_table(tmp_path, ["train"] * 12 + ["dev"] * 12)
+    flags = ["--data", str(table), "--model", str(own)]
+    assert ImageCaptioner.from_pretrained(own).caption(tmp_path / "0.png").confidence is None
+    assert main(flags) == 0
+    assert ImageCaptioner.from_pretrained(own).config.calibration is None
+    assert main([*flags, "--write"]) == 0
+    printed = capsys.readouterr().out
+    captioner = ImageCaptioner.from_pretrained(own)
+    known = captioner.config.calibration
+    assert known is not None and sum(known.captions) == 12
+    assert f"expected calibration error: {known.error:.3f}" in printed
+    assert f"Expected calibration error {known.error:.3f}." in (own / "README.md").read_text()
+    caption = captioner.caption(tmp_path / "0.png")
+    log_probs = [math.log(word.probability) for word in caption.words]
+    assert captioner.confidence is not None
+    with torch.inference_mode():
+        grid = captioner.encode(preprocess(open_image(tmp_path / "0.png"), captioner.config)[None])
+        distance = float(captioner.confidence.distance(captioner.decoder.start(grid).seen.mean()))
+    assert caption.confidence == pytest.approx(captioner.confidence(distance, log_probs), abs=1e-6)
+    assert 0 < caption.confidence < 1 and caption.to_dict()["confidence"] == caption.confidence
+
+
+def test_a_calibrated_captioner_survives_saving_bit_for_bit(tiny_captioner: ImageCaptioner, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_captioner.config, calibration=NUMBERS)
+    captioner = ImageCaptioner(config, tiny_captioner.tokenizer)
+    captioner.save_pretrained(tmp_path)
+    again = ImageCaptioner.from_pretrained(tmp_path)
+    assert again.config == config and again.confidence is not None
+    assert set(dict(again.named_parameters())) - set(dict(tiny_captioner.named_parameters())) == {
+        "confidence.center",
+        "confidence.directions",
+    }
+
+
+def test_pictures_unlike_the_data_are_a_folder_or_many_kinds(tmp_path: Path) -> None:
+    assert len(unlike_pictures(None)) > 30
+    generated(0).save(tmp_path / "a.png")
+    assert unlike_pictures(tmp_path) == [tmp_path / "a.png"]
+
+
+def test_an_empty_folder_is_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none").mkdir()
+    table = write_table(tmp_path, ["train", "dev"])
+    flags = ["--data", str(table), "--model", str(checkpoint), "--unlike", str(tmp_path / "none")]
+    assert main(flags) == 1
+    assert "holds no pictures" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+"""The report shows the worst and the best captions, each with its picture and what people wrote, and markup as text."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_captioner.training.bias_report import habits
+from hf_captioner.training.report import main
+from tests.conftest import write_table
+
+
+def test_habits_count_words_and_men_said_for_women() -> None:
+    captions = ["a man runs", "a man sits", "a girl runs", "a dog runs"]
+    references = [["A man runs .", "a boy"], ["A woman, sitting", "A lady sits"], ["a girl"], ["The dog .", "a dog"]]
+    found = habits(captions, [group * 3 for group in references])
+    assert "different words said: 6; written: 11" in found
+    assert "said too often, with how often one person writes it: runs 3 (0)," in found
+    assert "said too seldom: boy 0 (0), lady 0 (0)" in found
+    assert "| men or boys only | 1 | 1 | 0 |" in found
+    assert "| women or girls only | 2 | 1 | 1 |" in found
+
+
+def test_the_report_holds_what_was_said_and_written(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path, ["dev"] * 6)
+    table.write_text(table.read_text().replace("dog", "<b>dog</b>"))
+    out = tmp_path / "report.html"
+    flags = f"--data {table} --model {checkpoint} --out {out} --each 2"
+    assert main(flags.split()) == 0
+    assert "different words said: " in capsys.readouterr().out
+    page = out.read_text()
+    assert [len(re.findall("<figure>", part)) for part in page.split("<h2>")] == [0, 2, 2, 2]
+    assert len(re.findall("data:image/jpeg;base64,[A-Za-z0-9+/]{500}", page)) == 6
+    worst, best = ([float(value) for value in re.findall(r"CIDEr ([\d.]+)", part)] for part in page.split("<h2>")[2:])
+    assert worst == sorted(worst) and best == sorted(best, reverse=True) and worst[0] <= best[-1]
+    assert "&lt;b&gt;dog" in page and "<b>dog</b>" not in page
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "r.html"), "--model", str(checkpoint)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")

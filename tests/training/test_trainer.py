@@ -1,0 +1,197 @@
+"""Training learns, keeps the best, and after being killed ends where it would have ended."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from hf_captioner import ImageCaptioner
+from hf_captioner.training.trainer import main
+from tests import forked
+from tests.conftest import generated, write_table
+
+RECIPE = """
+model: {encoder: resnet18, encoder_node: layer2, image_size: 64, width: 24, backward_width: 12, dropout: 0.1}
+search: {beams: 2, max_length: 10}
+min_count: 1
+batch_size: 4
+mixed_precision: 'no'
+average: 0.5
+patience: 9
+stages:
+  - {epochs: 2, learning_rate: 0.02, warmup: 2, captions: 2}
+  - {epochs: 2, learning_rate: 0.005, warmup: 1, train_from: layer2, encoder_learning_rate: 0.001, augment: true}
+  - {epochs: 1, learning_rate: 0.001, warmup: 1, objective: self_critical, samples: 3, mix: 0.1}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_table(folder, ["train"] * 16 + ["dev"] * 4, kinds=4, each=2)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+def arguments(data: Path, out: Path) -> list[str]:
+    return [str(data / "recipe.yaml"), "--data", str(data / "captions.csv"), "--out", str(out), "--backbone", "random"]
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    done = forked.run("hf_captioner.training.trainer", *arguments(data, out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def history(out: Path) -> list[dict[str, float]]:
+    with safe_open(out / "state.safetensors", framework="pt") as file:
+        rows: list[dict[str, float]] = json.loads(file.metadata()["progress"])["history"]
+        return rows
+
+
+def test_the_loss_falls_and_the_run_leaves_what_it_promises(run: Path) -> None:
+    rows = history(run)
+    assert [(row["stage"], row["epoch"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    assert rows[3]["loss"] < 0.9 * rows[0]["loss"]
+    assert (run / "curves.png").stat().st_size > 1000
+    assert list((run / "tensorboard").iterdir())
+    captioner = ImageCaptioner.from_pretrained(run / "best")
+    assert captioner.config.search.beams == 2
+    assert captioner.caption(generated(0)).text
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(data: Path, run: Path, tmp_path: Path) -> None:
+    draw, kills, runs = random.Random(0), 0, 0
+
+    def kill(child: int) -> None:
+        time.sleep(draw.uniform(0.1, 1.5))
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(child, signal.SIGKILL)
+
+    while kills < 20:
+        runs += 1
+        out = tmp_path / str(runs)
+        while True:
+            done = forked.run("tests.training.every_step", *arguments(data, out), watch=kill if kills < 20 else None)
+            if done.returncode == 0:
+                break
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            kills += 1
+        assert_same(out, run)
+
+
+def assert_same(out: Path, run: Path) -> None:
+    whole, resumed = load_file(run / "state.safetensors"), load_file(out / "state.safetensors")
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    assert [row["CIDEr"] for row in history(out)] == [row["CIDEr"] for row in history(run)]
+    assert {path.name for path in (out / "best").iterdir()} == {path.name for path in (run / "best").iterdir()}
+    ImageCaptioner.from_pretrained(out / "best")
+
+
+def test_two_processes_learn_as_one_does(data: Path, tmp_path: Path) -> None:
+    """The same global batch, so the same losses, but for the order of sums: within a thousandth."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0").split("  - {epochs: 1,")[0])
+    one, two = ([str(recipe), *arguments(data, tmp_path / name)[1:]] for name in ("one", "two"))
+    assert forked.run("hf_captioner.training.trainer", *one).returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = (
+        f"--cpu --num_processes 2 --num_machines 1 --dynamo_backend no --mixed_precision no --main_process_port {port}"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *launch.split(),
+        "-m",
+        "hf_captioner.training.trainer",
+        *two,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    losses = [[row["loss"] for row in history(tmp_path / name)] for name in ("one", "two")]
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-3)
+    weights = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=2e-2, rtol=2e-2, msg=name)
+
+
+def test_a_captioner_is_trained_further_with_its_own_words_and_licence(data: Path, run: Path, tmp_path: Path) -> None:
+    old = ImageCaptioner.from_pretrained(run / "best")
+    old.weights_license = "non-commercial\n"
+    old.save_pretrained(tmp_path / "old")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.split("stages:")[0] + "stages: [{epochs: 1, learning_rate: 0.000001, warmup: 0}]\n")
+    rows = ["path,caption,split"] + [
+        f"{data / name}.png,a goat,{split}" for name, split in (("0", "train"), ("16", "dev"))
+    ]
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    flags = ["--data", str(tmp_path / "captions.csv"), "--out", str(tmp_path / "out"), "--init", str(tmp_path / "old")]
+    assert main([str(recipe), *flags]) == 0
+    new = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
+    assert new.tokenizer.encode("dog goat") == old.tokenizer.encode("dog goat")
+    assert new.weights_license == "non-commercial\n"
+    for (name, was), now in zip(old.named_parameters(), new.parameters(), strict=True):
+        torch.testing.assert_close(now, was, atol=1e-3, rtol=1e-2, msg=name)
+
+
+def test_a_recipe_for_another_architecture_is_refused(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("width: 24", "width: 25"))
+    assert main([str(recipe), *arguments(data, tmp_path / "out")[1:-2], "--init", str(run / "best")]) == 1
+    assert "has width 24 and not 25; change the recipe's `model`" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_run_again_and_another_recipe_is_refused(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, began = (run / "state.safetensors").stat().st_mtime_ns, time.perf_counter()
+    assert main(arguments(data, run)) == 0
+    assert (run / "state.safetensors").stat().st_mtime_ns == before
+    assert time.perf_counter() - began < 20
+    other = tmp_path / "other.yaml"
+    other.write_text(RECIPE.replace("seed: 1", "") + "seed: 2\n")
+    assert main([str(other), *arguments(data, run)[1:]]) == 1
+    assert "was saved by another run (its recipe differ); give another --out folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("patience: 0", "Recipe.patience is 0; expected at least 1"),
+        ("patienze: 3", "unexpected keyword argument 'patienze'"),
+        ("patience: [", "while parsing"),
+        ("patience: lots", "Recipe.patience is 'lots'; expected int"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused(
+    data: Path, tmp_path: Path, change: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("patience: 9", change))
+    assert main([str(recipe), *arguments(data, tmp_path / "out")[1:]]) == 1
+    assert complaint in capsys.readouterr().err

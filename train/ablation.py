@@ -1,0 +1,261 @@
+"""What each part buys: `python -m train.ablation --data DIR --out DIR --weights DIR [--rows WORD ...] [--seeds N ...]`.
+
+Trains every row of `train/recipes/ablation.yaml` under each seed, scores it on dev under greedy search and with 3 and 5
+beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is not measured
+again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how fast the rows
+measured so far train and caption.
+"""
+
+import argparse
+import copy
+import dataclasses
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.errors import BackboneError, CheckpointError, ConfigError, DataError, ImageError, TokenizerError
+from hf_captioner.training.data import Record, load_records
+from hf_captioner.training.evaluate import caption_records, score
+from hf_captioner.training.feature_cache import cached_grids
+from hf_captioner.training.recipe import Recipe
+from hf_captioner.training.trainer import Trainer
+
+BEAMS = (1, 3, 5)
+TIMED = 300
+"""Photographs of a split that are trained on, or captioned, to time it."""
+TIMES = "times.json"
+SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+
+
+class OriginError(Exception):
+    """The row that another goes on from has no weights."""
+
+
+REASONS: dict[type[Exception], str] = {
+    BackboneError: "needs its ImageNet weights, from torchvision or in --weights",
+    FloatingPointError: "the training diverged",
+    OriginError: "needs the row that it goes on from",
+}
+"""Why a row has no numbers, short enough for a table."""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    recipe: dict[str, Any]
+    init: str | None
+    """Name of the row whose best weights this one goes on from."""
+
+    @property
+    def folder(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+def read_rows(file: Path) -> tuple[list[Row], list[int]]:
+    """The rows of a comparison and its seeds."""
+    plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+    rows = [Row(row["name"], _laid_over(plan["base"], row.get("change", {})), row.get("init")) for row in plan["rows"]]
+    return rows, plan["seeds"]
+
+
+def _laid_over(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(base)
+    for name, value in change.items():
+        merged[name] = _laid_over(merged[name], value) if isinstance(value, dict) else value
+    return merged
+
+
+def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> None:
+    """Train one row under one seed, score it and write `result.json`; where that is there, nothing is done."""
+    folder = out / f"{row.folder}-{seed}"
+    result, plain = folder / "result.json", {**row.recipe, "seed": seed}
+    recipe = Recipe.from_plain(plain, row.name)
+    if result.exists():
+        if json.loads(result.read_text())["recipe"] != plain:
+            raise ConfigError(f"{result} was measured with another recipe; delete {folder} to measure that row anew.")
+        return
+    trainer = Trainer(recipe, records, folder, **_origin(row, seed, out, weights), grids=out / "grids")
+    trainer.run()
+    captioner = ImageCaptioner.from_pretrained(folder / "best")
+    dev = [record for record in records if record.split == "dev"]
+    grids = cached_grids(captioner.encoder, captioner.config, [record.path for record in dev], out / "grids")
+    found: dict[str, Any] = {
+        "row": row.name,
+        "seed": seed,
+        "recipe": plain,
+        "parameters": sum(parameter.numel() for parameter in captioner.parameters()),
+        "beams": {},
+    }
+    for beams in BEAMS:
+        captions = caption_records(captioner, dev, grids=grids, beams=beams)
+        texts = [caption.text for caption in captions]
+        found["beams"][str(beams)] = {**score(texts, dev, meteor=beams == 3), "different": len(set(texts))}
+    unfinished = result.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(found, indent=1))
+    os.replace(unfinished, result)
+    trainer.state_file.unlink()
+
+
+def _origin(row: Row, seed: int, out: Path, weights: Path) -> dict[str, str]:
+    """What a row's training begins with, as the Trainer is told. Raises OriginError."""
+    if row.init:
+        best = out / f"{Row(row.init, {}, None).folder}-{seed}" / "best"
+        if not best.exists():
+            raise OriginError(f"it goes on from {row.init!r}, whose weights are not in {best}; train that row first.")
+        return {"init": str(best)}
+    local = weights / f"{row.recipe['model']['encoder']}.safetensors"
+    return {"backbone": str(local) if local.exists() else "torchvision"}
+
+
+def time_row(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> dict[str, float]:
+    """Minutes that a row trains for, from an epoch of each stage on some of the photographs; and milliseconds a
+    photograph with 3 beams, from the file to the words."""
+    recipe = Recipe.from_plain({**row.recipe, "seed": seed}, row.name)
+    once = dataclasses.replace(recipe, stages=tuple(dataclasses.replace(stage, epochs=1) for stage in recipe.stages))
+    train, dev = ([record for record in records if record.split == split] for split in ("train", "dev"))
+    with tempfile.TemporaryDirectory() as folder:
+        origin = _origin(row, seed, out, weights)
+        trainer = Trainer(once, [*train[:TIMED], *dev[:TIMED]], Path(folder), **origin, grids=out / "grids")
+        trainer.run()
+        captioner = ImageCaptioner.from_pretrained(Path(folder) / "best")
+    minutes = sum(
+        stage.epochs * epoch["seconds"] / 60 * len(train) / len(train[:TIMED])
+        for stage, epoch in zip(recipe.stages, trainer.progress.history, strict=True)
+    )
+    paths = [record.path for record in dev[:TIMED]]
+    captioner.caption(paths[:8], beams=3)  # the first captions pay for what is set up once
+    began = time.perf_counter()
+    captioner.caption(paths, beams=3)
+    return {"minutes": minutes, "milliseconds": 1000 * (time.perf_counter() - began) / len(paths)}
+
+
+def measured(rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
+    """Every result there is, in the order of the rows."""
+    files = [file for row in rows for file in sorted(out.glob(f"{row.folder}-[0-9]*/result.json"))]
+    return [json.loads(file.read_text()) for file in files]
+
+
+def table(
+    rows: Sequence[Row], results: Sequence[dict[str, Any]], failed: dict[str, str], times: dict[str, dict[str, float]]
+) -> str:
+    """Scores x 100 with 3 beams: mean over the seeds, and where there are several their standard deviation."""
+    head = [*SHOWN, "CIDEr greedy", "CIDEr 5 beams", "different", "million parameters"]
+    head += ["minutes to train", "ms a caption", "seeds"]
+    lines = [f"| captioner | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
+    for row in rows:
+        own = [result for result in results if result["row"] == row.name]
+        if not own:
+            reason = failed.get(row.name, "not measured yet")
+            lines.append(f"| {row.name} | {reason} |{' |' * (len(head) - 1)}")
+            continue
+        three = [result["beams"]["3"] for result in own]
+        columns = [[100 * scores[name] for scores in three if name in scores] for name in SHOWN]
+        columns += [[100 * result["beams"][beams]["CIDEr"] for result in own] for beams in ("1", "5")]
+        cells = [_spread(column) for column in columns]
+        cells.append(f"{statistics.mean(scores['different'] for scores in three):.0f}")
+        cells.append(f"{own[0]['parameters'] / 1e6:.1f}")
+        time_of = times.get(row.name)
+        cells += [f"{time_of[name]:.0f}" if time_of else "-" for name in ("minutes", "milliseconds")]
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {len(own)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Dev CIDEr of every row, a dot a seed."""
+    names = list(dict.fromkeys(result["row"] for result in results))
+    figure = Figure(figsize=(9, 1 + 0.4 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for result in results:
+        axes.plot(100 * result["beams"]["3"]["CIDEr"], names.index(result["row"]), "o", color="tab:blue", alpha=0.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("dev CIDEr x 100, 3 beams; a dot a seed")
+    figure.savefig(path, dpi=100)
+
+
+def _times(out: Path) -> dict[str, dict[str, float]]:
+    file = out / TIMES
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _is_meant(row: Row, words: Sequence[str]) -> bool:
+    return not words or any(word.lower() in row.name.lower() for word in words)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.ablation", description=__doc__)
+    parser.add_argument("--plan", type=Path, default=Path(__file__).parent / "recipes" / "ablation.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="folder with ENCODER.safetensors; else torchvision's"
+    )
+    parser.add_argument("--rows", nargs="*", default=(), metavar="WORD", help="only the rows whose name holds a word")
+    parser.add_argument("--seeds", nargs="*", type=int, help="instead of the plan's")
+    parser.add_argument("--time", action="store_true", help="only time what is measured")
+    options = parser.parse_args(argv)
+    failed: dict[str, str] = {}
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        rows, seeds = read_rows(options.plan)
+        chosen = [row for row in rows if _is_meant(row, options.rows)]
+        if not chosen:
+            raise ConfigError(f"No row's name holds {' or '.join(options.rows)}; see {options.plan}.")
+        records = load_records(options.data, split_file=options.out / "splits.json", seed=1)
+        if options.time:
+            done = {result["row"]: result["seed"] for result in reversed(measured(chosen, options.out))}
+            times = _times(options.out)
+            for row in chosen:
+                if row.name in done:
+                    times[row.name] = time_row(row, done[row.name], records, options.out, options.weights)
+                    (options.out / TIMES).write_text(json.dumps(times, indent=1), encoding="utf-8")
+            _write(options.out, rows, failed)
+        for seed in [] if options.time else options.seeds or seeds:
+            for row in chosen:
+                try:
+                    measure(row, seed, records, options.out, options.weights)
+                except tuple(REASONS) as error:
+                    failed[row.name] = f"not measured: {REASONS[type(error)]}"
+                    tqdm.write(f"{row.name}: {error}", file=sys.stderr)
+                _write(options.out, rows, failed)
+    except (CheckpointError, ConfigError, DataError, ImageError, OSError, TokenizerError, yaml.YAMLError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print((options.out / "ablation.md").read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _write(out: Path, rows: Sequence[Row], failed: dict[str, str]) -> None:
+    results, times = measured(rows, out), _times(out)
+    found = {"results": results, "times": times, "not measured": failed}
+    (out / "ablation.md").write_text(table(rows, results, failed, times), encoding="utf-8")
+    (out / "ablation.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    if results:
+        plot(results, out / "ablation.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

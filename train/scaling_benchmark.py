@@ -1,0 +1,150 @@
+"""What grows with the work: an archive's time a photograph and memory, and training's steps against the bare passes.
+
+`python -m train.scaling_benchmark ARCHIVE OUT [MODEL]` captions an archive in a process of its own and says how
+long it took.
+"""
+
+import dataclasses
+import io
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from hf_captioner.bulk.readers import photographs
+from hf_captioner.bulk.run import caption_many
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.config import CaptionerConfig
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from hf_captioner.training.data import Record
+from hf_captioner.training.dataset import Batch, EpochOrder, Photographs, loader
+from hf_captioner.training.losses import CrossEntropy, Objective
+from hf_captioner.training.recipe import Recipe, Stage
+from hf_captioner.training.trainer import Trainer
+
+MEMBERS = 5000
+"""Photographs in a tar file."""
+WORDS = [f"word{chr(97 + i // 676)}{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}" for i in range(2900)]
+"""As many as Flickr8k's captions have more than three times."""
+MODEL: dict[str, Any] = {"encoder": "resnet50", "decoder": "bilstm", "width": 480}
+STAGES = {
+    "on frozen grids": Stage(epochs=1, learning_rate=1e-4),
+    "with the encoder": Stage(epochs=1, learning_rate=1e-4, train_from="layer2", encoder_learning_rate=1e-5),
+}
+
+
+def generated(count: int) -> list[bytes]:
+    """Different JPEG files of coloured blocks, 320 x 240 pixels."""
+    files = []
+    for index in range(count):
+        blocks = np.random.default_rng(index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(blocks).resize((320, 240), Image.Resampling.BICUBIC).save(file, "JPEG")
+        files.append(file.getvalue())
+    return files
+
+
+def small_captioner() -> ImageCaptioner:
+    """Random weights and a quick encoder, so that what is around the encoder shows."""
+    torch.manual_seed(0)
+    tokenizer = CaptionTokenizer.build([" ".join(WORDS)], min_count=1)
+    config = CaptionerConfig(
+        len(tokenizer), encoder="resnet18", encoder_node="layer2", image_size=64, width=64, backward_width=32
+    )
+    return ImageCaptioner(config, tokenizer)
+
+
+def archive_pace(most: int) -> Iterator[tuple[str, ...]]:
+    """100, 1,000, ... photographs from tar files into a table: (how many, milliseconds each, peak memory)."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, files, count = Path(temporary), generated(100), 100
+        small_captioner().save_pretrained(folder / "model")
+        while count <= most:
+            archive = folder / str(count)
+            archive.mkdir()
+            for first in range(0, count, MEMBERS):
+                with tarfile.open(archive / f"{first:08d}.tar", "w") as tar:
+                    for index in range(first, min(first + MEMBERS, count)):
+                        member = tarfile.TarInfo(f"{index:08d}.jpg")
+                        member.size = len(files[index % len(files)])
+                        tar.addfile(member, io.BytesIO(files[index % len(files)]))
+            command = [
+                sys.executable,
+                "-m",
+                "train.scaling_benchmark",
+                str(archive),
+                f"{archive}.jsonl",
+                f"{folder}/model",
+            ]
+            done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            assert done["captioned"] == count, done
+            each = 1000 * done["seconds"] / count
+            yield f"{count:,} photographs, a small captioner", f"{each:.2f} ms", f"{done['memory'] / 1024:.0f} MiB"
+            count *= 10
+
+
+def training_pace(rounds: int) -> Iterator[tuple[str, ...]]:
+    """A stage's steps against bare forward and backward passes over the same batches: (what, pace, ratio)."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        records = []
+        for index, file in enumerate(generated(104)):
+            path = folder / f"{index}.jpg"
+            path.write_bytes(file)
+            captions = tuple(" ".join(np.random.default_rng([index, n]).choice(WORDS, 10)) for n in range(5))
+            records.append(Record(path, captions, "train" if index < 96 else "dev"))
+        for name, stage in STAGES.items():
+            stages = (dataclasses.replace(stage, epochs=rounds + 1),)
+            recipe = Recipe(stages, MODEL, {}, min_count=1, batch_size=48, patience=99)
+            trainer = Trainer(recipe, records, folder / name.replace(" ", "-"), backbone="random")
+            trainer.run()
+            spent = [row["seconds"] for row in trainer.progress.history][1:]
+            bare = _bare(trainer, rounds)
+            pace, share = 96 / statistics.median(spent), statistics.median(bare) / statistics.median(spent)
+            yield name, f"{pace:.1f} photographs/s", f"{share:.2f}"
+
+
+def _bare(trainer: Trainer, rounds: int) -> list[float]:
+    """Seconds of each round of forward and backward passes, the batches being there."""
+    recipe, stage, config = trainer.recipe, trainer.recipe.stages[0], trainer.captioner.config
+    grids = None if stage.reads_pixels else trainer.cached(trainer.train)
+    trainer.captioner.encoder.train_from(stage.train_from)
+    data = Photographs(trainer.train, trainer.tokenizer, config, stage, recipe.seed, grids)
+    batches: list[Batch] = list(loader(data, EpochOrder(len(data), recipe.batch_size, recipe.seed), recipe))
+    model = CrossEntropy(trainer.captioner, label_smoothing=recipe.label_smoothing).train()
+    trainer.captioner.encoder.eval()
+    accelerator, seconds = Accelerator(mixed_precision=recipe.mixed_precision), []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        for batch in batches:
+            with accelerator.autocast():
+                found: Objective = model(batch)
+            (found.loss / found.weight).backward()
+            model.zero_grad()
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
+
+
+def main(arguments: Sequence[str]) -> None:
+    captioner = ImageCaptioner.from_pretrained(*arguments[2:])
+    began = time.perf_counter()
+    tally = caption_many(captioner, photographs(arguments[0]), arguments[1])
+    seconds = time.perf_counter() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"captioned": tally.captioned, "seconds": seconds, "memory": memory}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
