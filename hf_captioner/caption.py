@@ -16,7 +16,7 @@ class Word:
     probability: float
     """Of this word at this place, under the model."""
     attention: np.ndarray = field(repr=False)
-    """(h, w) float32, sums to 1; row 0 is the photograph's top."""
+    """(h, w) float32, sums to 1; row 0 is the image's top."""
     alternatives: tuple[tuple[str, float], ...] = field(repr=False)
     """The likeliest words at this place with their probabilities, best first."""
 
@@ -37,7 +37,7 @@ class Caption:
     text: str
     words: tuple[Word, ...]
     score: float
-    """What the search maximised: log-probability over length ** length_penalty; compares captions of one photograph."""
+    """What the search maximised: log-probability over length ** length_penalty; compares captions of one image."""
     finished: bool = True
     """False where the caption was cut at the longest length allowed."""
     confidence: float | None = None
@@ -47,13 +47,13 @@ class Caption:
         return self.text
 
     def overlay(self, image: ImageSource, word: int) -> Image.Image:
-        """The photograph at its own size, lit where the model looked for the word of this index."""
+        """The image at its own size, lit where the model looked for the word of this index."""
         if not -len(self.words) <= word < len(self.words):
             raise IndexError(f"word is {word}, but the caption has {len(self.words)} words, counted from 0.")
         return heatmap.overlay(open_image(image), self.words[word].attention)
 
     def contact_sheet(self, image: ImageSource) -> Image.Image:
-        """The photograph, then one overlay a word with the word beneath it, in one picture."""
+        """The image, then one overlay a word with the word beneath it, in one image."""
         tiles = [(word.text, word.attention) for word in self.words]
         return heatmap.contact_sheet(open_image(image), tiles, title=self.text)
 

@@ -1,4 +1,4 @@
-"""The captioner: photographs in, captions out; loaded and saved strictly."""
+"""The captioner: images in, captions out; loaded and saved strictly."""
 
 import contextlib
 import dataclasses
@@ -17,11 +17,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import Photograph, Place, holds_many, photographs
+from hf_captioner.bulk.readers import NamedImage, Source, is_collection, iter_images
 from hf_captioner.caption import Caption, Word
-from hf_captioner.config import CaptionerConfig, SearchConfig
+from hf_captioner.config import CaptionerConfig, GenerationConfig
 from hf_captioner.errors import CheckpointError, ConfigError, ImageError, TokenizerError
-from hf_captioner.hub.card import SOMEONE, is_generated, render_card
+from hf_captioner.hub.card import PLACEHOLDER_REPO, is_generated, render_card
 from hf_captioner.hub.checkpoint import CARD, CHECKPOINT_FILES, as_float16, read_config, read_weights, write_together
 from hf_captioner.hub.download import resolve
 from hf_captioner.hub.packaged import bundled_checkpoint
@@ -29,23 +29,23 @@ from hf_captioner.hub.push import push_folder
 from hf_captioner.images import ImageSource, read_pixels
 from hf_captioner.modeling.confidence import Confidence
 from hf_captioner.modeling.decoder import Decoder
-from hf_captioner.modeling.encoder import Encoder, Grid
-from hf_captioner.modeling.generation import Hypothesis, search
+from hf_captioner.modeling.encoder import Encoder, FeatureMap
+from hf_captioner.modeling.generation import Hypothesis, generate
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 
-READERS = 2
-"""Threads that read and resize photographs while the model works."""
+READER_THREADS = 2
+"""Threads that read and resize images while the model works."""
 
-IN_CACHE = 8
-"""Photographs that go through the encoder together on a processor: of more, its caches cannot hold what the layers
+ENCODER_MICROBATCH = 8
+"""Images that go through the encoder together on a processor: of more, its caches cannot hold what the layers
 say to each other (a quarter faster than 32 at once, measured with 1 MB of second-level cache a core)."""
 
 Result = Caption | list[Caption]
-"""One caption, or where `num_captions` is more than 1 a list of them, best first."""
+"""One caption, or where `num_return_sequences` is more than 1 a list of them, best first."""
 
 
 class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner", pipeline_tag="image-to-text"):
-    """An encoder, a decoder and a tokenizer: a photograph in, a sentence with its attention out.
+    """An encoder, a decoder and a tokenizer: an image in, a sentence with its attention out.
 
     The mixin's three public methods are replaced by strict ones: its own drop what JSON cannot hold, accept weights
     that do not fit, and print on stdout.
@@ -64,7 +64,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         """The model card that a person wrote for these weights; None where it is to be rendered."""
         self.encoder = Encoder(config)
         self.decoder = Decoder(config, self.encoder.channels)
-        self.confidence = Confidence(config.calibration, config.width) if config.calibration else None
+        self.confidence = Confidence(config.calibration, config.hidden_size) if config.calibration else None
         self.in_bfloat16 = False
         """Compute captions in bfloat16, quicker where the processor has it; a few captions come out otherwise."""
         self.eval()
@@ -79,45 +79,45 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         progress: bool = False,
         **search: Any,
     ) -> Any:
-        """Caption one photograph, or a list of them in the same order.
+        """Caption one image, or a list of them in the same order.
 
         images: a path, a file's bytes, a Pillow image or an (H, W, 3) uint8 array; or a list or tuple of these.
-        progress: a bar on stderr. search: fields of SearchConfig; what is not given is as `config.search` says.
-        Returns a Caption, or with num_captions > 1 a list of Captions, best first; for a list, a list of these.
-        Raises ImageError for a picture that cannot be read, ConfigError for a search that makes no sense, TypeError
-        for a keyword that SearchConfig does not have.
+        progress: a bar on stderr. search: fields of GenerationConfig; what is not given is as `config.search` says.
+        Returns a Caption, or with num_return_sequences > 1 a list of Captions, best first; for a list, a list of these.
+        Raises ImageError for an image that cannot be read, ConfigError for a search that makes no sense, TypeError
+        for a keyword that GenerationConfig does not have.
         """
         several = isinstance(images, list | tuple)
         given: Sequence[ImageSource] = images if several else [images]  # type: ignore[assignment, list-item]
         found = []
         with contextlib.closing(self.stream(given, batch_size=batch_size, **search)) as results:
-            for result in tqdm(results, total=len(given), unit="photograph", disable=not progress, dynamic_ncols=True):
+            for result in tqdm(results, total=len(given), unit="image", disable=not progress, dynamic_ncols=True):
                 if isinstance(result, ImageError):
                     raise result
                 found.append(result)
         return found if several else found[0]
 
     def stream(
-        self, images: Place | Iterable[ImageSource | Photograph], *, batch_size: int = 32, **search: Any
+        self, images: Source | Iterable[ImageSource | NamedImage], *, batch_size: int = 32, **search: Any
     ) -> Generator[Result | ImageError, None, None]:
         """Caption any iterable, in its order, reading at most two batches ahead of what was taken.
 
-        images: pictures, or what `photographs` gives; or one place that holds many, such as a folder or a tar file.
-        A picture that cannot be read comes out as an ImageError in its place, and the others go on.
+        images: images, or what `images` gives; or one place that holds many, such as a folder or a tar file.
+        An image that cannot be read comes out as an ImageError in its place, and the others go on.
         Raises at once, before anything is read, what `caption` raises for its keywords.
         """
-        if isinstance(images, str | os.PathLike) and holds_many(images):
-            images = photographs(images)
+        if isinstance(images, str | os.PathLike) and is_collection(images):
+            images = iter_images(images)
         if isinstance(images, str | bytes | os.PathLike):
-            raise TypeError("stream() takes an iterable of pictures; for a single one use caption().")
+            raise TypeError("stream() takes an iterable of images; for a single one use caption().")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
-        return self._stream(iter(images), batch_size, self.search_settings(search))
+        return self._stream(iter(images), batch_size, self.prepare_generation_config(search))
 
     def _stream(
-        self, images: Iterator[ImageSource | Photograph], batch_size: int, settings: SearchConfig
+        self, images: Iterator[ImageSource | NamedImage], batch_size: int, settings: GenerationConfig
     ) -> Generator[Result | ImageError, None, None]:
-        with ThreadPoolExecutor(READERS, "read") as readers:
+        with ThreadPoolExecutor(READER_THREADS, "read") as readers:
             ahead: list[Future[Tensor | ImageError]] = []
             while chunk := list(islice(images, batch_size)):
                 reading = [readers.submit(self._read, image) for image in chunk]
@@ -127,8 +127,8 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
                 ahead = reading
             yield from self._caption_batch([future.result() for future in ahead], settings)
 
-    def _read(self, given: ImageSource | Photograph) -> Tensor | ImageError:
-        image = given.image if isinstance(given, Photograph) else given
+    def _read(self, given: ImageSource | NamedImage) -> Tensor | ImageError:
+        image = given.image if isinstance(given, NamedImage) else given
         if isinstance(image, ImageError):
             return image
         try:
@@ -137,25 +137,25 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             return error
 
     def _caption_batch(
-        self, batch: Sequence[Tensor | ImageError], settings: SearchConfig
+        self, batch: Sequence[Tensor | ImageError], settings: GenerationConfig
     ) -> Iterator[Result | ImageError]:
         good = [item for item in batch if isinstance(item, Tensor)]
-        captions = iter(self.caption_grid(self.encode(_stacked(good)), settings) if good else ())
+        captions = iter(self.caption_features(self.encode(_stacked(good)), settings) if good else ())
         for item in batch:
             if isinstance(item, ImageError):
                 yield item
             else:
                 found = next(captions)
-                yield found if settings.num_captions > 1 else found[0]
+                yield found if settings.num_return_sequences > 1 else found[0]
 
     @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Grid:
+    def encode(self, pixels: Tensor) -> FeatureMap:
         """Preprocessed pixels (B, 3, S, S) -> their grid."""
         pixels = pixels.to(self._device, memory_format=torch.channels_last)
-        parts = pixels.split(IN_CACHE if self._device.type == "cpu" else len(pixels))
+        parts = pixels.split(ENCODER_MICROBATCH if self._device.type == "cpu" else len(pixels))
         with self._precision():
-            grids: list[Grid] = [self.encoder(part) for part in parts]
-        return Grid(torch.cat([grid.values for grid in grids]), grids[0].height, grids[0].width)
+            grids: list[FeatureMap] = [self.encoder(part) for part in parts]
+        return FeatureMap(torch.cat([grid.values for grid in grids]), grids[0].height, grids[0].width)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self._device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext()
@@ -165,20 +165,20 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
         return self.decoder.embedding.weight.device
 
     @torch.inference_mode()
-    def caption_grid(self, grid: Grid, settings: SearchConfig) -> list[list[Caption]]:
-        """The captions of each of a grid's photographs, best first."""
+    def caption_features(self, grid: FeatureMap, settings: GenerationConfig) -> list[list[Caption]]:
+        """The captions of each of a grid's images, best first."""
         words = self.tokenizer
-        avoided = {i for word in settings.avoid for i in words.encode(word)}
+        avoided = {i for word in settings.bad_words for i in words.encode(word)}
         with self._precision():
             start = self.decoder.start(grid)
-            found = search(
+            found = generate(
                 self.decoder,
                 torch.full((len(grid.values),), words.start_id, device=grid.values.device),
                 start,
                 settings,
                 end_id=words.end_id,
                 banned=sorted(avoided | {words.pad_id, words.start_id, words.unknown_id}),
-                begin_with=words.encode(settings.begin_with),
+                prefix=words.encode(settings.prefix),
             )
         distances: list[float | None] = [None] * len(found)
         if self.confidence is not None:
@@ -188,7 +188,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             for hypotheses, distance in zip(found, distances, strict=True)
         ]
 
-    def _caption(self, hypothesis: Hypothesis, grid: Grid, distance: float | None) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, grid: FeatureMap, distance: float | None) -> Caption:
         word, maps = self.tokenizer.word, hypothesis.attention.cpu().numpy().reshape(-1, grid.height, grid.width)
         words = tuple(
             Word(word(i), math.exp(log_prob), attention, tuple((word(j), p) for j, p in likeliest))
@@ -201,27 +201,25 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             sure = self.confidence(distance, hypothesis.log_probs)
         return Caption(self.tokenizer.decode(hypothesis.ids), words, hypothesis.score, hypothesis.finished, sure)
 
-    def search_settings(self, search: dict[str, Any]) -> SearchConfig:
+    def prepare_generation_config(self, search: dict[str, Any]) -> GenerationConfig:
         """The checkpoint's own search with these fields changed; beams enough for the captions where none are given."""
-        known = [field.name for field in dataclasses.fields(SearchConfig)]
+        known = [field.name for field in dataclasses.fields(GenerationConfig)]
         unknown = sorted(set(search) - set(known))
         if unknown:
             raise TypeError(f"A search has no {', '.join(unknown)}; it has the fields {', '.join(known)}.")
-        own, several = self.config.search, search.get("num_captions")
-        if "beams" not in search and isinstance(several, int) and several > own.beams:
-            search = {**search, "beams": several}
+        own, several = self.config.search, search.get("num_return_sequences")
+        if "num_beams" not in search and isinstance(several, int) and several > own.num_beams:
+            search = {**search, "num_beams": several}
         settings = dataclasses.replace(own, **search)
-        unheard = [word for word in settings.begin_with.split() if not self._knows(word)]
+        unheard = [word for word in settings.prefix.split() if not self._knows(word)]
         if unheard:
-            raise ConfigError(
-                f"begin_with has {', '.join(map(repr, unheard))}, not among the model's words; use others."
-            )
-        begin = len(self.tokenizer.encode(settings.begin_with))
+            raise ConfigError(f"prefix has {', '.join(map(repr, unheard))}, not among the model's words; use others.")
+        begin = len(self.tokenizer.encode(settings.prefix))
         if begin > settings.max_length:
-            raise ConfigError(f"begin_with has {begin} words; expected at most max_length ({settings.max_length}).")
-        for word in settings.avoid:
+            raise ConfigError(f"prefix has {begin} words; expected at most max_length ({settings.max_length}).")
+        for word in settings.bad_words:
             if len(self.tokenizer.encode(word)) > 1:
-                raise ConfigError(f"avoid has {word!r}, which is more than one word; give each word by itself.")
+                raise ConfigError(f"bad_words has {word!r}, which is more than one word; give each word by itself.")
         return settings
 
     def _knows(self, word: str) -> bool:
@@ -281,7 +279,7 @@ class ImageCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner
             self.decoder.output.weight = self.decoder.embedding.weight
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | os.PathLike[str], *, repo_id: str = SOMEONE
+        self, save_directory: str | os.PathLike[str], *, repo_id: str = PLACEHOLDER_REPO
     ) -> None:
         """Write config.json, tokenizer.json, model.safetensors (float16), the card README.md and, if known, LICENSE.
 

@@ -1,6 +1,6 @@
-"""`hf-captioner`: caption photographs, open the page, push to the Hub. Results on stdout, everything else on stderr.
+"""`hf-captioner`: caption images, open the page, push to the Hub. Results on stdout, everything else on stderr.
 
-Exit codes: 0 all well; 1 some photographs failed, each named on stderr, or the work could not be done; 2 bad usage.
+Exit codes: 0 all well; 1 some images failed, each named on stderr, or the work could not be done; 2 bad usage.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import Photograph, photographs, shards
-from hf_captioner.bulk.run import Tally, caption_into, job_of
-from hf_captioner.bulk.writers import Names, Outcome, Row, Table, open_table
+from hf_captioner.bulk.readers import NamedImage, iter_images, shards
+from hf_captioner.bulk.run import BulkResult, caption_to_writer, run_fingerprint
+from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, SeenKeys, open_writer
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CheckpointError, ConfigError, ImageError
-from hf_captioner.flags import add_search_flags, search_from
+from hf_captioner.flags import add_generation_flags, generation_options
 from hf_captioner.hub.push import push_space
-from hf_captioner.images import PICTURES
+from hf_captioner.images import IMAGE_SUFFIXES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,12 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hf-captioner", description="Captions that show where the model looked.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    caption = commands.add_parser("caption", help="caption photographs", description="Caption photographs.")
+    caption = commands.add_parser("caption", help="caption images", description="Caption images.")
     caption.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a picture; a folder of them; a .tar (WebDataset) or .parquet file, or a saved data set, that holds them; "
+        help="an image; a folder of them; a .tar (WebDataset) or .parquet file, or a saved data set, that holds them; "
         "or - for paths on stdin",
     )
     form = caption.add_mutually_exclusive_group()
@@ -66,11 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     caption.add_argument(
         "--engine", choices=("here", "ray"), default="here", help="ray: on the cluster that RAY_ADDRESS names, or here"
     )
-    caption.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a contact sheet for each photograph")
+    caption.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a contact sheet for each image")
     caption.add_argument("--batch-size", type=int, default=32)
     caption.add_argument("--bfloat16", action="store_true", help="quicker where the processor has it; see the README")
     _add_model(caption)
-    add_search_flags(caption)
+    add_generation_flags(caption)
     caption.set_defaults(run=_caption)
 
     demo = commands.add_parser("demo", help="open the web page on this machine")
@@ -104,42 +104,44 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _caption(options: argparse.Namespace) -> int:
     total = None if "-" in options.paths else sum(map(len, shards(options.paths)))
     if total == 0:
-        raise ConfigError(f"There is no picture in {', '.join(options.paths)}; expected {', '.join(sorted(PICTURES))}.")
+        raise ConfigError(
+            f"There is no image in {', '.join(options.paths)}; expected {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
     if options.engine == "ray":
         return _failed(_on_ray(options, total))
     if options.heatmaps:
         options.heatmaps.mkdir(parents=True, exist_ok=True)
 
-    def seen(index: int, photograph: Photograph, outcome: Outcome) -> None:
+    def on_result(index: int, image: NamedImage, outcome: CaptionResult) -> None:
         if isinstance(outcome, ImageError):
             tqdm.write(f"hf-captioner: {outcome}", file=sys.stderr)
-        elif options.heatmaps and not isinstance(photograph.image, ImageError):
+        elif options.heatmaps and not isinstance(image.image, ImageError):
             best = outcome[0] if isinstance(outcome, list) else outcome
-            sheet = options.heatmaps / f"{index:06d}-{Path(photograph.name).stem[:100]}.png"
-            best.contact_sheet(photograph.image).save(sheet)
+            sheet = options.heatmaps / f"{index:06d}-{Path(image.name).stem[:100]}.png"
+            best.contact_sheet(image.image).save(sheet)
 
-    captioner, search = ImageCaptioner.from_pretrained(options.model), search_from(options)
+    captioner, search = ImageCaptioner.from_pretrained(options.model), generation_options(options)
     captioner.in_bfloat16 = options.bfloat16
-    settings = captioner.search_settings(search)
+    settings = captioner.prepare_generation_config(search)
     with contextlib.ExitStack() as stack:
         if options.out:
-            table: Table = stack.enter_context(open_table(options.out, job_of(captioner, settings)))
+            table: CaptionWriter = stack.enter_context(open_writer(options.out, run_fingerprint(captioner, settings)))
         else:
-            table = Printed(options)
-        tally = caption_into(
+            table = StdoutWriter(options)
+        tally = caption_to_writer(
             table,
             captioner,
-            (photograph for place in _places(options.paths) for photograph in photographs(place)),
+            (image for place in _places(options.paths) for image in iter_images(place)),
             batch_size=options.batch_size,
             total=total,
             progress=True,
-            seen=seen,
+            on_result=on_result,
             **search,
         )
     return _failed(tally)
 
 
-def _on_ray(options: argparse.Namespace, total: int | None) -> Tally:
+def _on_ray(options: argparse.Namespace, total: int | None) -> BulkResult:
     if options.out is None or options.heatmaps:
         raise ConfigError("--engine ray writes a table and no heatmaps; give --out TABLE.parquet, without --heatmaps.")
     from hf_captioner.bulk.ray import caption_on_ray
@@ -151,14 +153,14 @@ def _on_ray(options: argparse.Namespace, total: int | None) -> Tally:
         bfloat16=options.bfloat16,
         batch_size=options.batch_size,
         total=total,
-        **search_from(options),
+        **generation_options(options),
     )
 
 
-def _failed(tally: Tally) -> int:
+def _failed(tally: BulkResult) -> int:
     if tally.failed:
         count = tally.failed + tally.captioned
-        print(f"hf-captioner: {tally.failed} of {count} photographs failed.", file=sys.stderr)
+        print(f"hf-captioner: {tally.failed} of {count} images failed.", file=sys.stderr)
     return 1 if tally.failed else 0
 
 
@@ -171,10 +173,10 @@ def _places(given: Iterable[str]) -> Iterator[str]:
             yield name
 
 
-class Printed:
+class StdoutWriter:
     """The table on stdout: a line a caption."""
 
-    done = Names()
+    done = SeenKeys()
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options

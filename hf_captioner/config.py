@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from hf_captioner.errors import ConfigError
 
-DEFAULT_NODES = {
+DEFAULT_LAYERS = {
     "resnet50": "layer4",
     "resnet18": "layer4",
     "vgg16": "features.30",
@@ -21,8 +21,8 @@ DEFAULT_NODES = {
 
 DECODERS = ("bilstm", "lstm", "gru")
 ATTENTIONS = ("dot", "none")
-FIFTHS = ("most attended fifth", "random fifth", "least attended fifth")
-"""Of a photograph, hidden one after the other to test its attention."""
+OCCLUDED_REGIONS = ("most attended fifth", "random fifth", "least attended fifth")
+"""Of an image, hidden one after the other to test its attention."""
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -45,7 +45,7 @@ def _spelled(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
-class Strict:
+class ValidatedConfig:
     """Type checking at construction and a JSON form in which every field stands exactly once."""
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class Strict:
             raise ConfigError(f"{cls.__name__} has {' and '.join(problems)}; expected exactly {names}.")
         built = {}
         for name, value in values.items():
-            nested = [hint for hint in (hints[name], *typing.get_args(hints[name])) if is_strict(hint)]
+            nested = [hint for hint in (hints[name], *typing.get_args(hints[name])) if is_validated(hint)]
             built[name] = nested[0].from_dict(value) if nested and value is not None else value
         return cls(**built)
 
@@ -102,35 +102,35 @@ class Strict:
         return cls.from_dict(values)
 
 
-def is_strict(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Strict)
+def is_validated(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, ValidatedConfig)
 
 
 @dataclass(frozen=True)
-class SearchConfig(Strict):
+class GenerationConfig(ValidatedConfig):
     """How a caption is searched. Each field is a keyword of `ImageCaptioner.caption` and a flag of the command line."""
 
-    beams: int = 3
-    """Hypotheses kept for each photograph; 1 is greedy search. Ignored when sampling."""
-    num_captions: int = 1
-    """Captions returned for each photograph, best first; at most `beams` unless sampling."""
+    num_beams: int = 3
+    """Hypotheses kept for each image; 1 is greedy search. Ignored when sampling."""
+    num_return_sequences: int = 1
+    """Captions returned for each image, best first; at most `beams` unless sampling."""
     length_penalty: float = 0.7
     """Exponent of the length by which a finished hypothesis' log-probability is divided; 0 sums, 1 averages."""
     min_length: int = 1
     """Fewest words in a caption."""
     max_length: int = 20
     """Most words in a caption; one that has not ended by then is cut there."""
-    no_repeat_ngram: int = 0
+    no_repeat_ngram_size: int = 0
     """No n-gram of this many words occurs twice; 0 allows every repetition."""
-    begin_with: str = ""
+    prefix: str = ""
     """The caption's first words, given."""
-    avoid: tuple[str, ...] = ()
+    bad_words: tuple[str, ...] = ()
     """Words that must not occur."""
-    beam_groups: int = 1
+    num_beam_groups: int = 1
     """Groups of diverse beam search (Vijayakumar et al. 2016); must divide `beams`."""
-    diversity: float = 0.5
+    diversity_penalty: float = 0.5
     """What a group pays, in log-probability, for each earlier group's choice of the same word at the same step."""
-    sample: bool = False
+    do_sample: bool = False
     """Draw words at random instead of searching for the likeliest caption."""
     temperature: float = 1.0
     """Sampling: log-probabilities are divided by it before drawing."""
@@ -139,29 +139,49 @@ class SearchConfig(Strict):
     top_p: float = 1.0
     """Sampling: draw from the fewest words whose probabilities add up to at least this."""
     seed: int = 0
-    """Sampling: the same seed, photograph and settings draw the same captions."""
-    alternatives: int = 5
+    """Sampling: the same seed, image and settings draw the same captions."""
+    num_alternatives: int = 5
     """Likeliest words reported at each place of the caption."""
 
     def _check(self) -> None:
-        for name in ("beams", "num_captions", "max_length", "beam_groups"):
+        for name in ("num_beams", "num_return_sequences", "max_length", "num_beam_groups"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("no_repeat_ngram", "top_k", "seed", "alternatives", "diversity", "length_penalty"):
+        for name in (
+            "no_repeat_ngram_size",
+            "top_k",
+            "seed",
+            "num_alternatives",
+            "diversity_penalty",
+            "length_penalty",
+        ):
             self._require(getattr(self, name) >= 0, name, "at least 0")
-        for name in ("beams", "num_captions", "max_length", "alternatives", "diversity", "length_penalty"):
+        for name in (
+            "num_beams",
+            "num_return_sequences",
+            "max_length",
+            "num_alternatives",
+            "diversity_penalty",
+            "length_penalty",
+        ):
             self._require(getattr(self, name) <= 10_000, name, "at most 10,000")
         self._require(self.seed < 1 << 63, "seed", f"less than {1 << 63}")
         self._require(0 <= self.min_length <= self.max_length, "min_length", f"0 to max_length ({self.max_length})")
-        self._require(self.beams % self.beam_groups == 0, "beam_groups", f"a divisor of beams ({self.beams})")
+        self._require(
+            self.num_beams % self.num_beam_groups == 0, "num_beam_groups", f"a divisor of num_beams ({self.num_beams})"
+        )
         self._require(self.temperature > 0, "temperature", "more than 0")
         self._require(1e-6 <= self.temperature <= 1e6, "temperature", "0.000001 to 1,000,000")
         self._require(0 < self.top_p <= 1, "top_p", "more than 0 and at most 1")
-        if not self.sample:
-            self._require(self.num_captions <= self.beams, "num_captions", f"at most beams ({self.beams})")
+        if not self.do_sample:
+            self._require(
+                self.num_return_sequences <= self.num_beams,
+                "num_return_sequences",
+                f"at most num_beams ({self.num_beams})",
+            )
 
 
 @dataclass(frozen=True)
-class Results(Strict):
+class Results(ValidatedConfig):
     """Measured scores, carried with the weights into the model card."""
 
     dataset: str
@@ -174,81 +194,85 @@ class Results(Strict):
 
 
 @dataclass(frozen=True)
-class Calibration(Strict):
+class Calibration(ValidatedConfig):
     """The numbers of a caption's confidence (see `confidence.py`), fitted on dev, and how well it did when fitted on
     each half and measured on the other."""
 
     intercept: float
     slope: float
     """Of the square of the geometric mean of the probabilities of the caption's words."""
-    far: float
-    """The distance from the training photographs at which the confidence is halved."""
-    softness: float
+    ood_threshold: float
+    """The distance from the training images at which the confidence is halved."""
+    ood_temperature: float
     error: float
     """Expected calibration error, 0 to 1."""
-    tells_good: float
+    auroc_correct: float
     """Area under the ROC curve: captions better than the median one against the others."""
-    tells_unlike: float
-    """The same: dev photographs against pictures unlike them."""
+    auroc_ood: float
+    """The same: dev images against images unlike them."""
     predicted: tuple[float, ...]
     """Reliability curve: mean confidence of each bin ..."""
-    found: tuple[float, ...]
+    observed: tuple[float, ...]
     """... how many of its captions were better than the median one, 0 to 1 ..."""
     captions: tuple[int, ...]
     """... and how many there were."""
 
     def _check(self) -> None:
-        self._require(self.softness > 0, "softness", "more than 0")
+        self._require(self.ood_temperature > 0, "ood_temperature", "more than 0")
         bins = len(self.predicted)
-        self._require(len(self.found) == bins, "found", f"as many numbers as predicted ({bins})")
+        self._require(len(self.observed) == bins, "observed", f"as many numbers as predicted ({bins})")
         self._require(len(self.captions) == bins, "captions", f"as many numbers as predicted ({bins})")
 
 
 @dataclass(frozen=True)
-class Occlusion(Strict):
-    """Is the attention true: what happens to content words when a fifth of the photograph is hidden."""
+class Occlusion(ValidatedConfig):
+    """Is the attention true: what happens to content words when a fifth of the image is hidden."""
 
-    photographs: int
+    images: int
     words: int
-    untouched: float
-    """Mean probability of a content word on the whole photograph."""
-    hidden: dict[str, float]
+    baseline: float
+    """Mean probability of a content word on the whole image."""
+    occluded: dict[str, float]
     """The same with a fifth hidden: which fifth -> mean probability."""
     changed: dict[str, float]
     """Which fifth -> how many of the captions became another, 0 to 1."""
-    mean_photograph: str
-    """The caption of the mean of all photographs."""
-    mean_photograph_cider: float
+    mean_image: str
+    """The caption of the mean of all images."""
+    mean_image_cider: float
     """CIDEr of saying it of each of them, as a fraction."""
 
     def _check(self) -> None:
-        for name in ("hidden", "changed"):
-            self._require(tuple(getattr(self, name)) == FIFTHS, name, f"a number for each of {', '.join(FIFTHS)}")
+        for name in ("occluded", "changed"):
+            self._require(
+                tuple(getattr(self, name)) == OCCLUDED_REGIONS,
+                name,
+                f"a number for each of {', '.join(OCCLUDED_REGIONS)}",
+            )
 
 
 @dataclass(frozen=True)
-class CaptionerConfig(Strict):
+class CaptionerConfig(ValidatedConfig):
     """Everything about a captioner but its weights and its words; `config.json` is exactly these fields."""
 
     vocabulary_size: int
     encoder: str = "resnet50"
-    encoder_node: str | None = None
-    """The torchvision module whose output is the grid; None becomes the encoder's last grid (`DEFAULT_NODES`)."""
+    encoder_layer: str | None = None
+    """The torchvision module whose output is the grid; None becomes the encoder's last grid (`DEFAULT_LAYERS`)."""
     image_size: int = 224
-    """S: every photograph is resized to S x S pixels, nothing cropped."""
+    """S: every image is resized to S x S pixels, nothing cropped."""
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
     decoder: str = "bilstm"
     attention: str = "dot"
     """`dot`, or `none`: the grid's mean is the initial state and nothing else."""
-    width: int = 512
+    hidden_size: int = 512
     """d: embeddings, recurrent state, keys and values of the grid."""
-    backward_width: int = 256
+    backward_hidden_size: int = 256
     """State of the cell that reads the prefix backward (`bilstm` only)."""
     tie_embeddings: bool = True
     """The output layer's weights are the word embeddings."""
     dropout: float = 0.35
-    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    search: GenerationConfig = dataclasses.field(default_factory=GenerationConfig)
     """The checkpoint's own search, used where the caller says nothing else."""
     results: Results | None = None
     calibration: Calibration | None = None
@@ -256,10 +280,10 @@ class CaptionerConfig(Strict):
     occlusion: Occlusion | None = None
 
     def _check(self) -> None:
-        self._require(self.encoder in DEFAULT_NODES, "encoder", f"one of {sorted(DEFAULT_NODES)}")
+        self._require(self.encoder in DEFAULT_LAYERS, "encoder", f"one of {sorted(DEFAULT_LAYERS)}")
         self._require(self.decoder in DECODERS, "decoder", f"one of {list(DECODERS)}")
         self._require(self.attention in ATTENTIONS, "attention", f"one of {list(ATTENTIONS)}")
-        for name in ("width", "backward_width"):
+        for name in ("hidden_size", "backward_hidden_size"):
             self._require(1 <= getattr(self, name) <= 8192, name, "1 to 8192")
         self._require(5 <= self.vocabulary_size <= 1_000_000, "vocabulary_size", "5 to 1,000,000")
         self._require(32 <= self.image_size <= 2048, "image_size", "32 to 2048 pixels")
@@ -267,5 +291,5 @@ class CaptionerConfig(Strict):
         mean, std = self.image_mean, self.image_std
         self._require(len(mean) == 3 and max(map(abs, mean)) <= 100, "image_mean", "three numbers from -100 to 100")
         self._require(len(std) == 3 and min(std) >= 1e-4 and max(std) <= 100, "image_std", "three from 0.0001 to 100")
-        if self.encoder_node is None:
-            object.__setattr__(self, "encoder_node", DEFAULT_NODES[self.encoder])
+        if self.encoder_layer is None:
+            object.__setattr__(self, "encoder_layer", DEFAULT_LAYERS[self.encoder])

@@ -1,4 +1,4 @@
-"""Attention drawn over a photograph: an (h, w) array becomes light on the picture it belongs to."""
+"""Attention drawn over an image: an (h, w) array becomes light on the image it belongs to."""
 
 import math
 from collections.abc import Sequence
@@ -16,39 +16,39 @@ COLUMNS = 4
 PAPER, INK = (250, 250, 248), (30, 30, 30)
 
 
-def overlay(photograph: Image.Image, attention: np.ndarray, *, strength: float = 1.0) -> Image.Image:
-    """The photograph at its own size, dimmed where the model did not look and warm where it did.
+def overlay(image: Image.Image, attention: np.ndarray, *, strength: float = 1.0) -> Image.Image:
+    """The image at its own size, dimmed where the model did not look and warm where it did.
 
-    attention (h, w): its cells divide the photograph evenly. The brightest place is the most attended one, whatever its
-    share; even attention lights the whole photograph evenly. strength 0 gives the photograph back, 1 the full effect.
+    attention (h, w): its cells divide the image evenly. The brightest place is the most attended one, whatever its
+    share; even attention lights the whole image evenly. strength 0 gives the image back, 1 the full effect.
     """
     if attention.ndim != 2 or attention.size == 0:
         raise ValueError(f"attention has shape {attention.shape}; expected (h, w).")
-    light = _resized(attention, photograph.size)[:, :, None]
-    pixels = np.asarray(photograph.convert("RGB"), dtype=np.float32)
+    light = _resized(attention, image.size)[:, :, None]
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     lit = pixels * (DIMMED + (1 - DIMMED) * light)
     lit += (WARM - lit) * (0.45 * light**2)
     mixed = pixels + (lit - pixels) * strength
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
 
 
-def contact_sheet(photograph: Image.Image, tiles: Sequence[tuple[str, np.ndarray]], *, title: str = "") -> Image.Image:
-    """The photograph, then an overlay for each (label, attention), in rows of four; at most 1,020 pixels wide."""
-    small = photograph.convert("RGB")
+def contact_sheet(image: Image.Image, tiles: Sequence[tuple[str, np.ndarray]], *, title: str = "") -> Image.Image:
+    """The image, then an overlay for each (label, attention), in rows of four; at most 1,020 pixels wide."""
+    small = image.convert("RGB")
     small.thumbnail((TILE, TILE))
-    pictures = [(small, "")] + [(overlay(small, attention), label) for label, attention in tiles]
+    images = [(small, "")] + [(overlay(small, attention), label) for label, attention in tiles]
     gap, text = 12, 26
-    columns = min(COLUMNS, len(pictures))
+    columns = min(COLUMNS, len(images))
     cell_width, cell_height = TILE + gap, small.height + text
     head = 40 if title else 0
-    rows = math.ceil(len(pictures) / columns)
+    rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * cell_width + gap, head + rows * cell_height + gap), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((gap, gap), _fitted(title, sheet.width - 2 * gap, 18), INK, _font(18))
-    for index, (picture, label) in enumerate(pictures):
+    for index, (image, label) in enumerate(images):
         left = gap + index % columns * cell_width
         top = head + gap + index // columns * cell_height
-        sheet.paste(picture, (left + (TILE - small.width) // 2, top))
+        sheet.paste(image, (left + (TILE - small.width) // 2, top))
         draw.text((left + TILE // 2, top + small.height + 4), _fitted(label, TILE, 15), INK, _font(15), anchor="ma")
     return sheet
 

@@ -1,4 +1,4 @@
-"""Anything Pillow opens becomes an upright RGB photograph, and a photograph becomes the model's pixels."""
+"""Anything Pillow opens becomes an upright RGB image, and an image becomes the model's pixels."""
 
 import io
 import math
@@ -25,16 +25,16 @@ from hf_captioner.errors import ImageError
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path, a file's bytes, a Pillow image, or an array (H, W, 3) or (H, W) of uint8."""
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
-"""What counts as a picture in a folder; a path given by name is always tried."""
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+"""What counts as an image in a folder; a path given by name is always tried."""
 
-LARGEST = 400_000_000
-"""Bytes of a picture's file; one of more is not read."""
+MAX_FILE_BYTES = 400_000_000
+"""Bytes of an image's file; one of more is not read."""
 
-NOT_OPENED = {"EPS", "IPTC"}
+FORBIDDEN_FORMATS = {"EPS", "IPTC"}
 """Formats that Pillow reads and we do not: EPS is run by an outside program, and IPTC may hold an EPS."""
 
-SLOW = {"JPEG2000": 10_000_000}
+MAX_PIXELS_BY_FORMAT = {"JPEG2000": 10_000_000}
 """Most pixels of a format whose decoder would else take more than five seconds (10 at 22 million, lossless)."""
 
 WHITE = (255, 255, 255)
@@ -42,7 +42,7 @@ WHITE = (255, 255, 255)
 TILE = 1024
 """The side of what is converted at a time where a conversion takes several copies."""
 
-PILLOWS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 """A filter of warnings: those that Pillow's modules issue."""
 
 UPRIGHT = {
@@ -57,18 +57,17 @@ UPRIGHT = {
 """What undoes each orientation that EXIF knows."""
 
 
-def open_image(source: ImageSource, *, at_least: int | None = None) -> Image.Image:
-    """The picture as a person would see it: upright, RGB, transparent parts white, an animation's first frame.
+def open_image(source: ImageSource, *, min_side: int | None = None) -> Image.Image:
+    """The image as a person would see it: upright, RGB, transparent parts white, an animation's first frame.
 
-    With `at_least`, a JPEG may be decoded at a reduced scale, its sides still at least this many pixels.
+    With `min_side`, a JPEG may be decoded at a reduced scale, its sides still at least this many pixels.
 
-    Raises ImageError for everything else, also for a file that is cut short, for one of more than LARGEST bytes, and
-    for more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89 million) or SLOW's, before they are
-    decoded.
+    Raises ImageError for everything else: also for a truncated file, for more than MAX_FILE_BYTES, and, before they are
+    decoded, for more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (about 89 million) or MAX_PIXELS_BY_FORMAT allow.
     While it decodes it takes at most about 20 bytes of memory a pixel, and for headers ten times the file's size.
     """
-    if at_least is not None and at_least < 1:
-        raise ValueError(f"at_least is {at_least}; expected at least 1 pixel.")
+    if min_side is not None and min_side < 1:
+        raise ValueError(f"min_side is {min_side}; expected at least 1 pixel.")
     with _without_warnings():
         if isinstance(source, np.ndarray):
             return _from_array(source)
@@ -76,34 +75,34 @@ def open_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
             opened = _upright_rgb(source, "the Pillow image")
             return opened.copy() if opened is source else opened
         if isinstance(source, bytes):
-            return _decode(io.BytesIO(source), "the bytes given", len(source), at_least)
+            return _decode(io.BytesIO(source), "the bytes given", len(source), min_side)
         if isinstance(source, str | os.PathLike):
-            return _read(Path(source), at_least)
+            return _read(Path(source), min_side)
     raise ImageError(
-        f"A picture cannot be a {type(source).__name__}; expected a path, bytes, a Pillow image or a numpy array."
+        f"An image cannot be a {type(source).__name__}; expected a path, bytes, a Pillow image or a numpy array."
     )
 
 
 def read_pixels(source: ImageSource, config: CaptionerConfig) -> Tensor:
     """`preprocess(open_image(source))`, from twice the size needed: of that the antialiased resize sees enough."""
-    return preprocess(open_image(source, at_least=2 * config.image_size), config)
+    return preprocess(open_image(source, min_side=2 * config.image_size), config)
 
 
-def preprocess(photograph: Image.Image, config: CaptionerConfig) -> Tensor:
-    """RGB photograph -> (3, S, S) float32: the whole of it resized to S x S, nothing cropped, then normalised."""
+def preprocess(image: Image.Image, config: CaptionerConfig) -> Tensor:
+    """RGB image -> (3, S, S) float32: the whole of it resized to S x S, nothing cropped, then normalised."""
     size = (config.image_size, config.image_size)
-    if photograph.size != size:
-        photograph = photograph.resize(size, Image.Resampling.BILINEAR)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
     # NumPy, for it leaves the processor's other cores to the encoder; a row at a time, for three numbers are too few.
-    pixels = np.asarray(photograph).reshape(config.image_size, -1).astype(np.float32)
+    pixels = np.asarray(image).reshape(config.image_size, -1).astype(np.float32)
     pixels -= np.tile(np.array(config.image_mean, np.float32) * 255, config.image_size)
     pixels /= np.tile(np.array(config.image_std, np.float32) * 255, config.image_size)
     return torch.from_numpy(pixels.reshape(*size, 3)).permute(2, 0, 1)
 
 
-def cover(pixels: Tensor, cells: Tensor) -> Tensor:
-    """pixels (3, S, S) and R masks (R, h, w), whose cells divide the photograph evenly -> (R, 3, S, S): the
-    photograph's mean colour wherever a cell is true."""
+def occlude(pixels: Tensor, cells: Tensor) -> Tensor:
+    """pixels (3, S, S) and R masks (R, h, w), whose cells divide the image evenly -> (R, 3, S, S): the
+    image's mean colour wherever a cell is true."""
     hidden = torch.nn.functional.interpolate(cells[:, None].float(), pixels.shape[1:], mode="nearest").bool()
     return torch.where(hidden, pixels.mean((1, 2), keepdim=True), pixels)
 
@@ -117,14 +116,14 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
-def _read(path: Path, at_least: int | None) -> Image.Image:
+def _read(path: Path, min_side: int | None) -> Image.Image:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
             found = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise ImageError(f"{path}: this is {found}; expected a picture.")
+            raise ImageError(f"{path}: this is {found}; expected an image.")
         with path.open("rb", buffering=0) as file:
-            return _decode(file, str(path), status.st_size, at_least)
+            return _decode(file, str(path), status.st_size, min_side)
     except ImageError:
         raise
     except (OSError, ValueError) as error:
@@ -132,37 +131,37 @@ def _read(path: Path, at_least: int | None) -> Image.Image:
         raise ImageError(f"{path}: {reason}.") from error
 
 
-def _decode(raw: io.RawIOBase | io.BytesIO, name: str, size: int, at_least: int | None) -> Image.Image:
+def _decode(raw: io.RawIOBase | io.BytesIO, name: str, size: int, min_side: int | None) -> Image.Image:
     if size == 0:
-        raise ImageError(f"{name}: the file is empty; expected a picture.")
-    if size > LARGEST:
-        raise ImageError(f"{name}: the file has {size:,} bytes; at most {LARGEST:,} are read.")
+        raise ImageError(f"{name}: the file is empty; expected an image.")
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: the file has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read.")
     Image.init()  # now and not earlier, so that formats which a plugin has registered count
-    formats = [kind for kind in Image.ID if kind not in NOT_OPENED]
+    formats = [kind for kind in Image.ID if kind not in FORBIDDEN_FORMATS]
     try:
-        with _Guarded(raw) as file, Image.open(file, formats=formats) as picture:
-            _check_pixels(picture, name)
-            if hasattr(picture, "tag_v2"):  # loading reads these directories too, beyond the guard
-                exif = picture.getexif()
+        with HeaderBudgetReader(raw) as file, Image.open(file, formats=formats) as image:
+            _check_pixels(image, name)
+            if hasattr(image, "tag_v2"):  # loading reads these directories too, beyond the guard
+                exif = image.getexif()
                 for tag in set(exif) & set(TiffTags.TAGS_V2_GROUPS):
                     exif.get_ifd(tag)
             file.left = math.inf
-            if at_least is not None and isinstance(picture, JpegImageFile):
-                picture.draft(None, (at_least, at_least))
-            picture.load()
-            _check_pixels(picture, name)  # an icon may hold a larger picture than it says
-            return _upright_rgb(picture, name)
+            if min_side is not None and isinstance(image, JpegImageFile):
+                image.draft(None, (min_side, min_side))
+            image.load()
+            _check_pixels(image, name)  # an icon may hold a larger image than it says
+            return _upright_rgb(image, name)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: {error} At most {Image.MAX_IMAGE_PIXELS} pixels are read.") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: this is no picture in a format that Pillow reads.") from error
+        raise ImageError(f"{name}: this is no image in a format that Pillow reads.") from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over: OSError, RuntimeError, struct.error
-        raise ImageError(f"{name}: the picture cannot be decoded ({error}).") from error
+        raise ImageError(f"{name}: the image cannot be decoded ({error}).") from error
 
 
-class _Guarded(io.BufferedReader):
+class HeaderBudgetReader(io.BufferedReader):
     """A file whose header cannot be read over and over.
 
     The tags of a TIFF directory may all point at the same bytes, and Pillow copies these for each: a file of 400 kB
@@ -201,63 +200,63 @@ def _repeats(directory: bytes) -> bool:
     return 8 * sum(numbers) > 8 * len(directory) + (1 << 20)  # a number has at most 8 bytes
 
 
-def _check_pixels(picture: Image.Image, name: str) -> None:
-    most, pixels = Image.MAX_IMAGE_PIXELS, picture.width * picture.height  # Pillow itself only warns up to twice this
-    limit = min(most or math.inf, SLOW.get(picture.format or "", math.inf))
+def _check_pixels(image: Image.Image, name: str) -> None:
+    most, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height  # Pillow itself only warns up to twice this
+    limit = min(most or math.inf, MAX_PIXELS_BY_FORMAT.get(image.format or "", math.inf))
     if pixels > limit:
-        raise ImageError(f"{name}: The picture has {pixels} pixels. At most {limit} pixels are read.")
+        raise ImageError(f"{name}: The image has {pixels} pixels. At most {limit} pixels are read.")
 
 
-def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-    if 0 in picture.size:
-        raise ImageError(f"{name}: the picture has no pixels ({picture.width} x {picture.height}).")
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise ImageError(f"{name}: the image has no pixels ({image.width} x {image.height}).")
     try:
-        picture.load()
-        method = UPRIGHT.get(_orientation(picture))
-        return _rgb(picture if method is None else picture.transpose(method))
+        image.load()
+        method = UPRIGHT.get(_orientation(image))
+        return _rgb(image if method is None else image.transpose(method))
     except Exception as error:  # as above
-        raise ImageError(f"{name}: the picture cannot be decoded ({error}).") from error
+        raise ImageError(f"{name}: the image cannot be decoded ({error}).") from error
 
 
-def _orientation(picture: Image.Image) -> int:
-    exif = picture.info.get("exif")
+def _orientation(image: Image.Image) -> int:
+    exif = image.info.get("exif")
     try:
         if isinstance(exif, bytes) and _repeats(exif.removeprefix(b"Exif\0\0")):
             return 1
-        if len(picture.info.get("Raw profile type exif", "")) > 1 << 17:  # hexadecimal, and more than a JPEG can hold
+        if len(image.info.get("Raw profile type exif", "")) > 1 << 17:  # hexadecimal, and more than a JPEG can hold
             return 1
-        return picture.getexif().get(Base.Orientation, 1)
-    except Exception:  # as above; the picture can be seen, perhaps lying on its side
+        return image.getexif().get(Base.Orientation, 1)
+    except Exception:  # as above; the image can be seen, perhaps lying on its side
         return 1
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bit(picture)
-    if not picture.has_transparency_data:
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    on_white = Image.new("RGB", picture.size)
-    for box, tile in _tiles(picture):
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    on_white = Image.new("RGB", image.size)
+    for box, tile in _tiles(image):
         tile = tile.convert("RGBA")
-        opaque = tile.getchannel("A").getextrema() == (255, 255)  # as most pictures with an alpha channel are
+        opaque = tile.getchannel("A").getextrema() == (255, 255)  # as most images with an alpha channel are
         if not opaque:
             tile = Image.alpha_composite(Image.new("RGBA", tile.size, (*WHITE, 255)), tile)
         on_white.paste(tile.convert("RGB"), box)
     return on_white
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
     """16- and 32-bit grey to 8 bits: Pillow's own conversion would clip everything above 255 to white."""
-    extremes = [(values.min(), values.max()) for values in (_finite(tile) for _, tile in _tiles(picture))]
+    extremes = [(values.min(), values.max()) for values in (_finite(tile) for _, tile in _tiles(image))]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    if picture.mode == "F" or low < 0 or high > 65535:
+    if image.mode == "F" or low < 0 or high > 65535:
         high = max(high - low, 1e-9)
-    elif high <= 255 and not picture.mode.startswith("I;16"):
+    elif high <= 255 and not image.mode.startswith("I;16"):
         low, high = 0, 255
     else:
         low, high = 0, 65535 if high > 255 else max(high, 1e-9)
-    grey = Image.new("L", picture.size)
-    for box, tile in _tiles(picture):
+    grey = Image.new("L", image.size)
+    for box, tile in _tiles(image):
         values = ((_finite(tile) - low) * (255 / high)).round().clip(0, 255)
         grey.paste(Image.fromarray(values.astype(np.uint8)), box)
     return grey
@@ -268,12 +267,12 @@ def _finite(tile: Image.Image) -> np.ndarray:
         return np.nan_to_num(np.asarray(tile).astype(np.float64), posinf=0, neginf=0)
 
 
-def _tiles(picture: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
-    """The picture's tiles with where their upper left corners are."""
-    for top in range(0, picture.height, TILE):
-        for left in range(0, picture.width, TILE):
-            corner = min(left + TILE, picture.width), min(top + TILE, picture.height)
-            yield (left, top), picture.crop((left, top, *corner))
+def _tiles(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
+    """The image's tiles with where their upper left corners are."""
+    for top in range(0, image.height, TILE):
+        for left in range(0, image.width, TILE):
+            corner = min(left + TILE, image.width), min(top + TILE, image.height)
+            yield (left, top), image.crop((left, top, *corner))
 
 
 @contextmanager
@@ -284,9 +283,9 @@ def _without_warnings() -> Iterator[None]:
     have done to them meanwhile. Here each thread adds one entry to a list and takes one off the same list.
     """
     filters = cast("list[Any]", warnings.filters)
-    filters.insert(0, PILLOWS)
+    filters.insert(0, PILLOW_WARNINGS)
     try:
         yield
     finally:
         with suppress(ValueError):  # somebody has emptied the list
-            filters.remove(PILLOWS)
+            filters.remove(PILLOW_WARNINGS)

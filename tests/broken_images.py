@@ -1,4 +1,4 @@
-"""Pictures of every format that Pillow writes, broken in two thousand ways, and some made to do harm."""
+"""Images of every format that Pillow writes, broken in two thousand ways, and some made to do harm."""
 
 import io
 import os
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
-from hf_captioner.images import LARGEST
+from hf_captioner.images import MAX_FILE_BYTES
 
 COUNT = 2000
 SIZE = WIDTH, HEIGHT = 37, 23
@@ -48,27 +48,27 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 @cache
 def well_formed() -> dict[str, bytes]:
-    """A small picture in every format that Pillow writes here, in every mode and variant that the format takes."""
+    """A small image in every format that Pillow writes here, in every mode and variant that the format takes."""
     Image.init()
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
     files = {}
     for kind in sorted(Image.SAVE):
         for mode in MODES:
             for index, options in enumerate(({}, *VARIANTS.get(kind, ()))):
                 taken = mode in options.get("modes", MODES)
-                if taken and (content := saved(in_mode(picture, mode), kind, options)):
+                if taken and (content := saved(in_mode(image, mode), kind, options)):
                     files[f"{kind}-{mode.replace(';', '')}-{index}"] = content
     return files
 
 
-def in_mode(picture: Image.Image, mode: str) -> Image.Image:
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
     if mode == "I;16":
-        return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
-    return picture.convert(mode)
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    return image.convert(mode)
 
 
-def saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes | None:
-    """The file, or None where the format does not take this picture."""
+def saved(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes | None:
+    """The file, or None where the format does not take this image."""
     options = {name: value for name, value in options.items() if name != "modes"}
     if "exif" in options:
         options["exif"] = Image.Exif()
@@ -78,12 +78,12 @@ def saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes | N
         options["pnginfo"].add_text("comment", "words " * 50, zip=True)
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", 'tiff:Orientation="6"')
     if "save_all" in options:
-        options["append_images"] = [picture.transpose(Image.Transpose.ROTATE_180)]
+        options["append_images"] = [image.transpose(Image.Transpose.ROTATE_180)]
     file = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture.save(file, kind, **options)
+            image.save(file, kind, **options)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, struct.error):
         return None
     return file.getvalue()
@@ -219,13 +219,13 @@ def bombs() -> Iterator[tuple[str, bytes]]:
             yield f"pixels-{name}", sized(content, 60_000, 60_000)
             if mode == "L":
                 yield f"pixels-twice-{name}", sized(content, 10_000, 1_500)  # of such Pillow itself only warns
-    picture = Image.new("RGB", SIZE)
+    image = Image.new("RGB", SIZE)
     if features.check("webp"):
         extended = struct.pack("<4sI4s4sI", b"RIFF", 1000, b"WEBP", b"VP8X", 10) + bytes(4) + b"\xff\x3f\0" * 2
-        yield "any-webp", extended + (saved(picture, "WEBP", {}) or b"")[12:]
+        yield "any-webp", extended + (saved(image, "WEBP", {}) or b"")[12:]
     yield "tags", tiff_of_one_thing(300_000, 5000)
     # With JFIF's density, EXIF would not be looked at for one.
-    plain, tables = (saved(picture, "JPEG", {}) or b"").replace(b"JFIF", b"JFIX"), b"\xff\xdb"
+    plain, tables = (saved(image, "JPEG", {}) or b"").replace(b"JFIF", b"JFIX"), b"\xff\xdb"
     directory = segment(b"\xff\xe1", b"Exif\0\0" + tiff_of_one_thing(2000, 4000))
     yield "opened-exif", plain.replace(tables, directory + tables, 1)
     parts = in_parts(tiff_of_one_thing(300_000, 5000))
@@ -238,14 +238,14 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "any-texts-png", png(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000), 9)) * 100)
     yield "any-profile-png", png(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(50_000_000), 9)))
     yield "decoded-zlib-png", png(b"", zlib.compress(bytes(50_000_000), 9)[:-8])
-    yield "format-eps", saved(picture, "EPS", {}) or b""
-    yield "format-text", b"not a picture\n" * 20
+    yield "format-eps", saved(image, "EPS", {}) or b""
+    yield "format-text", b"not an image\n" * 20
     yield "format-zip", b"PK\3\4" + bytes(1000)
     yield "empty", b""
 
 
 def tiff_of_one_thing(length: int, count: int) -> bytes:
-    """A picture of 8 x 8 in a TIFF, with very many tags that all hold the same bytes."""
+    """An image of 8 x 8 in a TIFF, with very many tags that all hold the same bytes."""
     tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
     tags += [(278, 4, 1, 8), (279, 4, 1, 64), *((1000 + index, 7, length, 8) for index in range(count))]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
@@ -279,6 +279,6 @@ def write_what_is_no_file(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(folder / "socket.jpg"))  # a socket's name has at most about 100 letters
     with (folder / "large.jpg").open("wb") as file:
-        file.truncate(LARGEST + 1)
+        file.truncate(MAX_FILE_BYTES + 1)
     (folder / "forbidden.jpg").write_bytes(saved(Image.new("L", SIZE), "JPEG", {}) or b"")
     (folder / "forbidden.jpg").chmod(0)

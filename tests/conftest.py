@@ -1,4 +1,4 @@
-"""A tiny captioner and generated pictures; in CI a skipped test is a failure."""
+"""A tiny captioner and generated images; in CI a skipped test is a failure."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -38,17 +38,17 @@ def tiny_config(tiny_tokenizer: CaptionTokenizer) -> CaptionerConfig:
     return CaptionerConfig(
         vocabulary_size=len(tiny_tokenizer),
         encoder="resnet18",
-        encoder_node="layer2",
+        encoder_layer="layer2",
         image_size=64,
-        width=16,
-        backward_width=8,
+        hidden_size=16,
+        backward_hidden_size=8,
         dropout=0.1,
     )
 
 
 @pytest.fixture
 def tiny_captioner(tiny_config: CaptionerConfig, tiny_tokenizer: CaptionTokenizer) -> ImageCaptioner:
-    """Random weights, stronger than at the start of training, so that photographs get different captions."""
+    """Random weights, stronger than at the start of training, so that images get different captions."""
     torch.manual_seed(0)
     captioner = ImageCaptioner(tiny_config, tiny_tokenizer)
     with torch.no_grad():
@@ -75,13 +75,13 @@ def saved_captioner(checkpoint: Path) -> ImageCaptioner:
 
 
 def generated(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
-    """A picture of coloured blocks, different for each seed."""
+    """An image of coloured blocks, different for each seed."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
 
 def write_table(folder: Path, splits: Sequence[str], *, kinds: int = 1000, each: int = 1) -> Path:
-    """A captions.csv with a generated picture in each of these splits, of `kinds` different ones, each captioned
+    """A captions.csv with a generated image in each of these splits, of `kinds` different ones, each captioned
     `each` times by the sentence of its kind."""
     rows = ["path,caption,split"]
     for index, split in enumerate(splits):
@@ -93,19 +93,19 @@ def write_table(folder: Path, splits: Sequence[str], *, kinds: int = 1000, each:
 
 
 @pytest.fixture(scope="session")
-def photograph() -> Image.Image:
+def image() -> Image.Image:
     return generated(0)
 
 
 @pytest.fixture
-def photograph_path(photograph: Image.Image, tmp_path: Path) -> Path:
-    path = tmp_path / "photograph.jpg"
-    photograph.save(path, quality=95)
+def image_path(image: Image.Image, tmp_path: Path) -> Path:
+    path = tmp_path / "image.jpg"
+    image.save(path, quality=95)
     return path
 
 
 @pytest.fixture
-def photograph_paths(tmp_path: Path) -> list[Path]:
+def image_paths(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{index}.png" for index in range(5)]
     for index, path in enumerate(paths):
         generated(index).save(path)

@@ -1,4 +1,4 @@
-"""Two thousand broken pictures, and some made to do harm: each has a caption or an ImageError, soon and in little
+"""Two thousand broken images, and some made to do harm: each has a caption or an ImageError, soon and in little
 memory. They are read in another process, for a crash, a hang or a leak would be this one's."""
 
 import faulthandler
@@ -29,7 +29,7 @@ MEBIBYTES = 300
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaptionResult:
     name: str
     error: str | None
     """None where it opened."""
@@ -42,7 +42,7 @@ class Outcome:
 def look_at_all(folder: str, checkpoint: str) -> None:
     """Open and caption everything in the folder, and print the outcomes as JSON."""
     Image.MAX_IMAGE_PIXELS = PIXELS
-    torch.set_num_threads(1)  # its threads cost more than they bring for pictures as small as these
+    torch.set_num_threads(1)  # its threads cost more than they bring for images as small as these
     captioner = ImageCaptioner.from_pretrained(checkpoint)
     captioner.caption(Image.new("RGB", SIZE))
     start, outcomes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
@@ -59,9 +59,9 @@ def look_at_all(folder: str, checkpoint: str) -> None:
             error = str(refused)
         seconds = time.monotonic() - before
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
-        outcomes.append(Outcome(path.name, error, seconds, grown))
+        outcomes.append(CaptionResult(path.name, error, seconds, grown))
     faulthandler.dump_traceback_later(SECONDS * 10, exit=True)
-    results = list(captioner.stream(paths, beams=1, max_length=2))
+    results = list(captioner.stream(paths, num_beams=1, max_length=2))
     assert len(results) == len(paths) and all(isinstance(result, Caption | ImageError) for result in results)
     captions = [isinstance(result, Caption) for result in results]
     print(
@@ -69,7 +69,7 @@ def look_at_all(folder: str, checkpoint: str) -> None:
     )
 
 
-def looked_at(folder: Path, checkpoint: Path) -> list[Outcome]:
+def looked_at(folder: Path, checkpoint: Path) -> list[CaptionResult]:
     run = subprocess.run(
         [sys.executable, "-W", "error", "-X", "faulthandler", "-c", PROGRAM, folder, checkpoint],
         cwd=Path(__file__).parents[1],
@@ -80,7 +80,7 @@ def looked_at(folder: Path, checkpoint: Path) -> list[Outcome]:
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert "Warning" not in run.stderr and "Traceback" not in run.stderr, run.stderr[-3000:]
-    outcomes = [Outcome(**outcome) for outcome in json.loads(run.stdout)]
+    outcomes = [CaptionResult(**outcome) for outcome in json.loads(run.stdout)]
     assert [outcome.name for outcome in outcomes] == sorted(path.name for path in folder.iterdir())
     for outcome in outcomes:
         assert outcome.caption == (outcome.error is None), outcome
@@ -105,7 +105,7 @@ def memory_of_each(folder: str) -> None:
 PROGRAM = "import sys; from tests.test_bad_images import look_at_all; look_at_all(*sys.argv[1:])"
 
 
-def test_two_thousand_broken_pictures(tmp_path: Path, checkpoint: Path) -> None:
+def test_two_thousand_broken_images(tmp_path: Path, checkpoint: Path) -> None:
     for name, content in mutated():
         (tmp_path / name).write_bytes(content)
     outcomes = looked_at(tmp_path, checkpoint)
@@ -118,7 +118,7 @@ def test_two_thousand_broken_pictures(tmp_path: Path, checkpoint: Path) -> None:
         assert outcome.error is None or outcome.name in outcome.error or outcome.error.startswith("the bytes"), outcome
 
 
-def test_pictures_made_to_do_harm(tmp_path: Path, checkpoint: Path) -> None:
+def test_images_made_to_do_harm(tmp_path: Path, checkpoint: Path) -> None:
     for name, content in bombs():
         (tmp_path / name).write_bytes(content)
     write_what_is_no_file(tmp_path)
@@ -126,7 +126,7 @@ def test_pictures_made_to_do_harm(tmp_path: Path, checkpoint: Path) -> None:
     said = {
         "pixels": "pixels are read",
         "tags": "header repeats itself",
-        "format": "no picture in a format",
+        "format": "no image in a format",
         "empty": "file is empty",
         "folder.jpg": "a folder",
         "link": "symbolic links|No such file",
@@ -153,10 +153,10 @@ def test_memory_for_each_pixel(tmp_path: Path) -> None:
     exif[0x0112] = 6
     for mode in ("RGBA", "LA", "P"):
         clear = {"transparency": 3} if mode == "P" else {}
-        picture = grey.convert(mode)
+        image = grey.convert(mode)
         if mode != "P":
-            picture.putalpha(grey)
-        picture.save(tmp_path / f"{mode}.png", compress_level=1, **clear)
+            image.putalpha(grey)
+        image.save(tmp_path / f"{mode}.png", compress_level=1, **clear)
     for mode in ("RGB", "CMYK", "L"):
         grey.convert(mode).save(tmp_path / f"{mode}.jpg", exif=exif)
     for mode, kind in (("I;16", np.uint16), ("I", np.int32), ("F", np.float32)):

@@ -1,4 +1,4 @@
-"""What the user gets back from a caption: a sentence, its words, and pictures of where the model looked."""
+"""What the user gets back from a caption: a sentence, its words, and images of where the model looked."""
 
 import json
 
@@ -31,9 +31,9 @@ def test_its_dict_is_json_and_has_attention_only_where_asked_for(caption: Captio
     assert caption.to_dict(attention=True)["words"][1]["attention"] == [[0.0, 1.0]]
 
 
-def test_an_overlay_lights_the_words_place_at_the_photographs_own_size(caption: Caption) -> None:
-    photograph = Image.new("RGB", (90, 40), (120, 120, 120))
-    lit = [np.asarray(caption.overlay(photograph, word=index)).astype(float) for index in (0, 1, -1)]
+def test_an_overlay_lights_the_words_place_at_the_images_own_size(caption: Caption) -> None:
+    image = Image.new("RGB", (90, 40), (120, 120, 120))
+    lit = [np.asarray(caption.overlay(image, word=index)).astype(float) for index in (0, 1, -1)]
     assert lit[0].shape == (40, 90, 3)
     assert lit[0][:, :20].mean() > 1.5 * lit[0][:, -20:].mean()
     assert lit[1][:, -20:].mean() > 1.5 * lit[1][:, :20].mean()
@@ -45,7 +45,7 @@ def test_a_word_that_is_not_there_is_named(caption: Caption) -> None:
         caption.overlay(Image.new("RGB", (10, 10)), word=2)
 
 
-def test_a_contact_sheet_has_the_photograph_and_a_tile_a_word(caption: Caption) -> None:
+def test_a_contact_sheet_has_the_image_and_a_tile_a_word(caption: Caption) -> None:
     sheet = caption.contact_sheet(Image.new("RGB", (480, 240), (120, 120, 120)))
     three_tiles = 3 * (240 + 12) + 12
     assert sheet.width == three_tiles

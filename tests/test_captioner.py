@@ -1,4 +1,4 @@
-"""A captioner captions any number of photographs, each as if it were alone, and refuses what makes no sense."""
+"""A captioner captions any number of images, each as if it were alone, and refuses what makes no sense."""
 
 import dataclasses
 import io
@@ -17,25 +17,25 @@ from hf_captioner.images import read_pixels
 # -- captions ----------------------------------------------------------------------------------------------------------
 
 
-def test_one_in_one_out_a_list_in_a_list_out(tiny_captioner: ImageCaptioner, photograph_paths: list[Path]) -> None:
-    one = tiny_captioner.caption(photograph_paths[0])
+def test_one_in_one_out_a_list_in_a_list_out(tiny_captioner: ImageCaptioner, image_paths: list[Path]) -> None:
+    one = tiny_captioner.caption(image_paths[0])
     assert isinstance(one, Caption)
     assert one.text == " ".join(word.text for word in one.words)
-    many = tiny_captioner.caption(tuple(photograph_paths))
+    many = tiny_captioner.caption(tuple(image_paths))
     assert [type(caption) for caption in many] == [Caption] * 5 and many[0].text == one.text
     assert tiny_captioner.caption([]) == []
-    several = tiny_captioner.caption(photograph_paths[0], num_captions=4)
+    several = tiny_captioner.caption(image_paths[0], num_return_sequences=4)
     assert [caption.score for caption in several] == sorted((caption.score for caption in several), reverse=True)
     assert len({caption.text for caption in several}) == 4
-    assert [len(captions) for captions in tiny_captioner.caption(photograph_paths, num_captions=2)] == [2] * 5
+    assert [len(captions) for captions in tiny_captioner.caption(image_paths, num_return_sequences=2)] == [2] * 5
 
 
-def test_a_path_a_picture_bytes_and_an_array_are_captioned_alike(
-    tiny_captioner: ImageCaptioner, photograph_paths: list[Path]
+def test_a_path_a_image_bytes_and_an_array_are_captioned_alike(
+    tiny_captioner: ImageCaptioner, image_paths: list[Path]
 ) -> None:
-    path = photograph_paths[1]
-    picture = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
-    forms = [path, str(path), path.read_bytes(), picture, np.array(picture)]
+    path = image_paths[1]
+    image = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
+    forms = [path, str(path), path.read_bytes(), image, np.array(image)]
     first, *others = tiny_captioner.caption(forms)
     for other in others:
         assert other.text == first.text
@@ -44,9 +44,9 @@ def test_a_path_a_picture_bytes_and_an_array_are_captioned_alike(
 
 
 def test_a_word_says_how_likely_it_was_and_where_the_model_looked(
-    tiny_captioner: ImageCaptioner, photograph: Image.Image
+    tiny_captioner: ImageCaptioner, image: Image.Image
 ) -> None:
-    caption = tiny_captioner.caption(photograph, beams=1, alternatives=3)
+    caption = tiny_captioner.caption(image, num_beams=1, num_alternatives=3)
     assert caption.words
     for word in caption.words:
         assert word.attention.shape == (8, 8)
@@ -55,34 +55,34 @@ def test_a_word_says_how_likely_it_was_and_where_the_model_looked(
         assert word.probability <= word.alternatives[0][1] + 1e-6
 
 
-def test_a_caption_does_not_depend_on_its_batch(tiny_captioner: ImageCaptioner, photograph_paths: list[Path]) -> None:
-    alone = [tiny_captioner.caption(path) for path in photograph_paths]
+def test_a_caption_does_not_depend_on_its_batch(tiny_captioner: ImageCaptioner, image_paths: list[Path]) -> None:
+    alone = [tiny_captioner.caption(path) for path in image_paths]
     for batch_size in (2, 3, 5):
-        together = tiny_captioner.caption(photograph_paths, batch_size=batch_size)
+        together = tiny_captioner.caption(image_paths, batch_size=batch_size)
         assert [caption.text for caption in together] == [caption.text for caption in alone]
         assert [caption.score for caption in together] == pytest.approx([caption.score for caption in alone], abs=1e-4)
-    options: dict[str, Any] = {"sample": True, "seed": 7, "num_captions": 3}
-    drawn_alone = [tiny_captioner.caption(path, **options) for path in photograph_paths]
-    drawn = tiny_captioner.caption(photograph_paths, **options)
+    options: dict[str, Any] = {"do_sample": True, "seed": 7, "num_return_sequences": 3}
+    drawn_alone = [tiny_captioner.caption(path, **options) for path in image_paths]
+    drawn = tiny_captioner.caption(image_paths, **options)
     assert [[c.text for c in captions] for captions in drawn] == [
         [c.text for c in captions] for captions in drawn_alone
     ]
 
 
 def test_the_checkpoints_own_search_holds_where_nothing_is_said(
-    tiny_captioner: ImageCaptioner, photograph: Image.Image
+    tiny_captioner: ImageCaptioner, image: Image.Image
 ) -> None:
-    search = dataclasses.replace(tiny_captioner.config.search, max_length=4, begin_with="two children")
+    search = dataclasses.replace(tiny_captioner.config.search, max_length=4, prefix="two children")
     tiny_captioner.config = dataclasses.replace(tiny_captioner.config, search=search)
-    caption = tiny_captioner.caption(photograph, min_length=4)
+    caption = tiny_captioner.caption(image, min_length=4)
     assert len(caption.words) == 4 and caption.text.startswith("two children ")
-    assert len(tiny_captioner.caption(photograph, max_length=6, min_length=6, begin_with="").words) == 6
+    assert len(tiny_captioner.caption(image, max_length=6, min_length=6, prefix="").words) == 6
 
 
-def test_begin_with_and_avoid(tiny_captioner: ImageCaptioner, photograph: Image.Image) -> None:
-    plain = tiny_captioner.caption(photograph, min_length=3)
+def test_begin_with_and_avoid(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:
+    plain = tiny_captioner.caption(image, min_length=3)
     word = plain.words[2].text
-    steered = tiny_captioner.caption(photograph, begin_with="A brown dog,", avoid=[word, "zebra"], min_length=6)
+    steered = tiny_captioner.caption(image, prefix="A brown dog,", bad_words=[word, "zebra"], min_length=6)
     assert steered.text.startswith("a brown dog ")
     assert word not in steered.text.split()[3:]
 
@@ -90,12 +90,16 @@ def test_begin_with_and_avoid(tiny_captioner: ImageCaptioner, photograph: Image.
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        ({"beam": 3}, TypeError, r"has no beam; it has the fields beams, num_captions, length_penalty"),
-        ({"begin_with": "a zebra jumps 7"}, ConfigError, r"begin_with has 'zebra', '7', not among the model's words"),
-        ({"begin_with": "a dog jumps", "max_length": 2}, ConfigError, r"begin_with has 3 words; expected at most"),
-        ({"avoid": ["red shirt"]}, ConfigError, r"'red shirt', which is more than one word"),
-        ({"avoid": "dog"}, ConfigError, r"avoid is 'dog'; expected tuple\[str, \.\.\.\]"),
-        ({"beams": 2, "num_captions": 3}, ConfigError, r"num_captions is 3; expected at most beams \(2\)"),
+        ({"beam": 3}, TypeError, r"has no beam; it has the fields num_beams, num_return_sequences, length_penalty"),
+        ({"prefix": "a zebra jumps 7"}, ConfigError, r"prefix has 'zebra', '7', not among the model's words"),
+        ({"prefix": "a dog jumps", "max_length": 2}, ConfigError, r"prefix has 3 words; expected at most"),
+        ({"bad_words": ["red shirt"]}, ConfigError, r"'red shirt', which is more than one word"),
+        ({"bad_words": "dog"}, ConfigError, r"bad_words is 'dog'; expected tuple\[str, \.\.\.\]"),
+        (
+            {"num_beams": 2, "num_return_sequences": 3},
+            ConfigError,
+            r"num_return_sequences is 3; expected at most num_beams \(2\)",
+        ),
         ({"temperature": 0.0}, ConfigError, r"temperature is 0\.0; expected more than 0"),
         ({"batch_size": 0}, ConfigError, r"batch_size is 0; expected at least 1"),
     ],
@@ -108,24 +112,24 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_read(
 
 
 def test_progress_goes_to_stderr(
-    tiny_captioner: ImageCaptioner, photograph: Image.Image, capsys: pytest.CaptureFixture[str]
+    tiny_captioner: ImageCaptioner, image: Image.Image, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny_captioner.caption([photograph] * 3, progress=True)
+    tiny_captioner.caption([image] * 3, progress=True)
     out, err = capsys.readouterr()
     assert out == "" and "3/3" in err
-    tiny_captioner.caption([photograph] * 3)
+    tiny_captioner.caption([image] * 3)
     assert capsys.readouterr() == ("", "")
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_keeps_the_order_and_a_bad_picture_its_place(
-    tiny_captioner: ImageCaptioner, photograph_paths: list[Path], tmp_path: Path
+def test_a_stream_keeps_the_order_and_a_bad_image_its_place(
+    tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    paths = [tmp_path / "broken.jpg", *photograph_paths[:3], tmp_path / "none.jpg", *photograph_paths[3:]]
-    expected = [caption.text for caption in tiny_captioner.caption(photograph_paths)]
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    paths = [tmp_path / "broken.jpg", *image_paths[:3], tmp_path / "none.jpg", *image_paths[3:]]
+    expected = [caption.text for caption in tiny_captioner.caption(image_paths)]
     for batch_size in (1, 2, 32):
         results = list(tiny_captioner.stream(iter(paths), batch_size=batch_size))
         bad = [index for index, result in enumerate(results) if isinstance(result, ImageError)]
@@ -134,11 +138,11 @@ def test_a_stream_keeps_the_order_and_a_bad_picture_its_place(
         assert [result.text for result in results if isinstance(result, Caption)] == expected
     assert list(tiny_captioner.stream([])) == []
     with pytest.raises(ImageError, match=r"none\.jpg"):
-        tiny_captioner.caption([*photograph_paths, tmp_path / "none.jpg"])
+        tiny_captioner.caption([*image_paths, tmp_path / "none.jpg"])
 
 
 def test_a_stream_reads_at_most_two_batches_ahead_and_stops_when_left(
-    tiny_captioner: ImageCaptioner, photograph: Image.Image
+    tiny_captioner: ImageCaptioner, image: Image.Image
 ) -> None:
     read = 0
 
@@ -146,9 +150,9 @@ def test_a_stream_reads_at_most_two_batches_ahead_and_stops_when_left(
         nonlocal read
         while True:
             read += 1
-            yield photograph
+            yield image
 
-    stream = tiny_captioner.stream(endless(), batch_size=3, beams=1)
+    stream = tiny_captioner.stream(endless(), batch_size=3, num_beams=1)
     assert read == 0
     for taken in range(1, 8):
         assert isinstance(next(stream), Caption)
@@ -157,21 +161,19 @@ def test_a_stream_reads_at_most_two_batches_ahead_and_stops_when_left(
     assert read <= 7 + 2 * 3
 
 
-def test_a_single_picture_is_no_stream(tiny_captioner: ImageCaptioner, photograph_path: Path) -> None:
-    for image in (photograph_path, str(photograph_path), photograph_path.read_bytes()):
+def test_a_single_image_is_no_stream(tiny_captioner: ImageCaptioner, image_path: Path) -> None:
+    for image in (image_path, str(image_path), image_path.read_bytes()):
         with pytest.raises(TypeError, match=r"for a single one use caption\(\)"):
             tiny_captioner.stream(image)  # type: ignore[arg-type]
 
 
-def test_in_bfloat16_it_computes_so_and_stays_what_it_is(
-    tiny_captioner: ImageCaptioner, photograph: Image.Image
-) -> None:
-    pixels = read_pixels(photograph, tiny_captioner.config)[None]
+def test_in_bfloat16_it_computes_so_and_stays_what_it_is(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:
+    pixels = read_pixels(image, tiny_captioner.config)[None]
     plain = tiny_captioner.encode(pixels).values
     tiny_captioner.in_bfloat16 = True
     rounded = tiny_captioner.encode(pixels).values
     assert (plain.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(rounded.float(), plain, atol=0.05, rtol=0.05)
-    caption = tiny_captioner.caption(photograph)
+    caption = tiny_captioner.caption(image)
     assert all(0 < word.probability <= 1 and abs(word.attention.sum() - 1) < 0.01 for word in caption.words)
     assert {parameter.dtype for parameter in tiny_captioner.parameters()} == {torch.float32}

@@ -20,59 +20,57 @@ run = functools.partial(forked.run, "hf_captioner.cli")
 @pytest.fixture
 def bad_path(tmp_path: Path) -> Path:
     path = tmp_path / "bad.jpg"
-    path.write_text("no picture")
+    path.write_text("no image")
     return path
 
 
-def test_a_line_a_photograph(checkpoint: Path, photograph_paths: list[Path]) -> None:
-    done = run("caption", *photograph_paths, "--model", checkpoint)
+def test_a_line_a_image(checkpoint: Path, image_paths: list[Path]) -> None:
+    done = run("caption", *image_paths, "--model", checkpoint)
     assert done.returncode == 0
     lines = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [path for path, _ in lines] == [str(path) for path in photograph_paths]
+    assert [path for path, _ in lines] == [str(path) for path in image_paths]
     assert all(caption for _, caption in lines)
     assert "5/5" in done.stderr
 
 
-def test_a_bad_picture_is_named_and_the_others_go_on(
-    checkpoint: Path, photograph_paths: list[Path], bad_path: Path
-) -> None:
-    done = run("caption", photograph_paths[0], bad_path, photograph_paths[1], "--json", "--model", checkpoint)
+def test_a_bad_image_is_named_and_the_others_go_on(checkpoint: Path, image_paths: list[Path], bad_path: Path) -> None:
+    done = run("caption", image_paths[0], bad_path, image_paths[1], "--json", "--model", checkpoint)
     assert done.returncode == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["path"] for row in rows] == [str(photograph_paths[0]), str(photograph_paths[1])]
+    assert [row["path"] for row in rows] == [str(image_paths[0]), str(image_paths[1])]
     assert rows[0]["caption"] == " ".join(word["text"] for word in rows[0]["words"])
     assert f"{bad_path}: " in done.stderr
-    assert "1 of 3 photographs failed" in done.stderr
+    assert "1 of 3 images failed" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_means_its_pictures_and_a_dash_means_stdin(
-    checkpoint: Path, photograph_paths: list[Path], tmp_path: Path
+def test_a_folder_means_its_images_and_a_dash_means_stdin(
+    checkpoint: Path, image_paths: list[Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "notes.txt").write_text("not a picture, and not tried")
+    (tmp_path / "notes.txt").write_text("not an image, and not tried")
     folder = run("caption", tmp_path, "--csv", "--model", checkpoint)
-    listed = run("caption", "-", "--csv", "--model", checkpoint, stdin="\n".join(map(str, photograph_paths)))
+    listed = run("caption", "-", "--csv", "--model", checkpoint, stdin="\n".join(map(str, image_paths)))
     assert folder.returncode == listed.returncode == 0
     assert folder.stdout == listed.stdout
     rows = list(csv.DictReader(io.StringIO(folder.stdout)))
-    assert [row["path"] for row in rows] == [str(path) for path in photograph_paths]
+    assert [row["path"] for row in rows] == [str(path) for path in image_paths]
     assert set(rows[0]) == {"path", "caption", "score"}
 
 
-def test_search_flags_are_the_searchs_fields(checkpoint: Path, photograph_path: Path) -> None:
+def test_search_flags_are_the_searchs_fields(checkpoint: Path, image_path: Path) -> None:
     steer = (
-        "--begin-with",
+        "--prefix",
         "two dog",
         "--max-length",
         "4",
-        "--num-captions",
+        "--num-return-sequences",
         "3",
-        "--avoid",
+        "--bad-words",
         "beach",
-        "--avoid",
+        "--bad-words",
         "grass",
     )
-    done = run("caption", photograph_path, "--model", checkpoint, *steer)
+    done = run("caption", image_path, "--model", checkpoint, *steer)
     captions = [line.partition("\t")[2] for line in done.stdout.splitlines()]
     assert len(set(captions)) == 3
     for caption in captions:
@@ -81,8 +79,8 @@ def test_search_flags_are_the_searchs_fields(checkpoint: Path, photograph_path: 
         assert not {"beach", "grass"} & set(caption.split())
 
 
-def test_heatmaps_are_written(checkpoint: Path, photograph_paths: list[Path], tmp_path: Path) -> None:
-    done = run("caption", *photograph_paths[:2], "--heatmaps", tmp_path / "maps", "--model", checkpoint)
+def test_heatmaps_are_written(checkpoint: Path, image_paths: list[Path], tmp_path: Path) -> None:
+    done = run("caption", *image_paths[:2], "--heatmaps", tmp_path / "maps", "--model", checkpoint)
     assert done.returncode == 0
     sheets = sorted((tmp_path / "maps").iterdir())
     assert [sheet.name for sheet in sheets] == ["000000-0.png", "000001-1.png"]
@@ -94,7 +92,7 @@ def test_heatmaps_are_written(checkpoint: Path, photograph_paths: list[Path], tm
     ("arguments", "code", "complaint"),
     [
         (["caption", "x.jpg", "--beem", "3"], 2, "unrecognized arguments: --beem"),
-        (["caption", "x.jpg", "--beams", "0"], 2, "beams is 0; expected at least 1"),
+        (["caption", "x.jpg", "--num-beams", "0"], 2, "num_beams is 0; expected at least 1"),
         (["caption", "x.jpg", "--json", "--csv"], 2, "not allowed with argument"),
         (["info", "--model", "./gone"], 1, "There is no folder ./gone"),
         ([], 2, "COMMAND"),
@@ -122,15 +120,15 @@ def test_captioning_loads_neither_gradio_nor_the_metrics() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_a_folder_without_pictures_is_said(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_said(checkpoint: Path, tmp_path: Path) -> None:
     done = run("caption", tmp_path, "--model", checkpoint)
     assert done.returncode == 2
-    assert f"There is no picture in {tmp_path}" in done.stderr
+    assert f"There is no image in {tmp_path}" in done.stderr
 
 
-def test_a_file_name_of_any_bytes_is_captioned(checkpoint: Path, photograph: Image.Image, tmp_path: Path) -> None:
+def test_a_file_name_of_any_bytes_is_captioned(checkpoint: Path, image: Image.Image, tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
-    photograph.save(path)
+    image.save(path)
     command = [sys.executable, "-m", "hf_captioner.cli", "caption", path, "--model", str(checkpoint)]
     done = subprocess.run(command, capture_output=True, timeout=120)
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""A heatmap lights the part of the photograph that its cells stand for, and nothing else."""
+"""A heatmap lights the part of the image that its cells stand for, and nothing else."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_even_attention_is_an_even_light() -> None:
     assert (lit == lit[0, 0]).all()
 
 
-def test_strength_nought_is_the_photograph() -> None:
+def test_strength_nought_is_the_image() -> None:
     attention = np.eye(7)
     assert np.array_equal(np.asarray(overlay(GREY, attention, strength=0)), np.asarray(GREY))
     half, full = (np.asarray(overlay(GREY, attention, strength=s)).astype(int) for s in (0.5, 1.0))
@@ -42,9 +42,9 @@ def test_a_shape_that_is_no_map_is_refused() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (2000, 90), (90, 2000), (1, 1)])
 @pytest.mark.parametrize("words", [1, 7, 30])
 def test_a_contact_sheet_has_a_tile_a_word(size: tuple[int, int], words: int) -> None:
-    photograph = Image.new("RGB", size, (10, 200, 10))
+    image = Image.new("RGB", size, (10, 200, 10))
     tiles = [(f"word{i}" * (30 if i == 0 else 1), np.full((7, 7), 1 / 49)) for i in range(words)]
-    sheet = contact_sheet(photograph, tiles, title="a title " * 50)
+    sheet = contact_sheet(image, tiles, title="a title " * 50)
     assert sheet.width <= COLUMNS * (TILE + 12) + 12
     green = np.asarray(sheet)[:, :, 1].astype(int) - np.asarray(sheet)[:, :, 2]
     if min(size) > 10:

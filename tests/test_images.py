@@ -1,4 +1,4 @@
-"""Whatever Pillow opens becomes an upright RGB photograph; whatever it does not is one clear sentence."""
+"""Whatever Pillow opens becomes an upright RGB image; whatever it does not is one clear sentence."""
 
 import io
 import warnings
@@ -11,20 +11,20 @@ import torch
 from PIL import Image, ImageFile
 
 from hf_captioner import CaptionerConfig, ImageError
-from hf_captioner.images import cover, open_image, preprocess, read_pixels
+from hf_captioner.images import occlude, open_image, preprocess, read_pixels
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 def red_above_blue(mode: str = "RGB") -> Image.Image:
-    picture = Image.new("RGB", (40, 60), BLUE)
-    picture.paste(RED, (0, 0, 40, 30))
-    return picture.convert(mode)
+    image = Image.new("RGB", (40, 60), BLUE)
+    image.paste(RED, (0, 0, 40, 30))
+    return image.convert(mode)
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -50,9 +50,9 @@ def test_colour_modes(mode: str, kind: str) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA"])
 def test_grey_modes(mode: str) -> None:
-    picture = Image.new("L", (8, 8), 0)
-    picture.paste(255, (0, 0, 8, 4))
-    opened = open_image(encoded(picture.convert(mode), "PNG"))
+    image = Image.new("L", (8, 8), 0)
+    image.paste(255, (0, 0, 8, 4))
+    opened = open_image(encoded(image.convert(mode), "PNG"))
     assert opened.getpixel((4, 0)) == (255, 255, 255)
     assert opened.getpixel((4, 7)) == (0, 0, 0)
 
@@ -65,9 +65,9 @@ def test_sixteen_bits_are_scaled_and_not_clipped(kind: str) -> None:
 
 
 def test_transparent_parts_are_white() -> None:
-    picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    picture.paste((255, 0, 0, 128), (0, 0, 8, 4))
-    opened = open_image(encoded(picture, "PNG"))
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 128), (0, 0, 8, 4))
+    opened = open_image(encoded(image, "PNG"))
     assert opened.getpixel((4, 7)) == (255, 255, 255)
     assert close(opened.getpixel((4, 0)), (255, 127, 127))
     palette = Image.new("P", (4, 4), 0)
@@ -102,17 +102,17 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert close(opened.getpixel((20, 4)), RED)
 
 
-def test_every_kind_of_source_is_the_same_picture(tmp_path: Path) -> None:
-    picture = red_above_blue()
-    picture.save(tmp_path / "p.png")
-    sources = [tmp_path / "p.png", str(tmp_path / "p.png"), (tmp_path / "p.png").read_bytes(), np.asarray(picture)]
-    for source in (*sources, picture):
-        assert np.array_equal(np.asarray(open_image(source)), np.asarray(picture))
+def test_every_kind_of_source_is_the_same_image(tmp_path: Path) -> None:
+    image = red_above_blue()
+    image.save(tmp_path / "p.png")
+    sources = [tmp_path / "p.png", str(tmp_path / "p.png"), (tmp_path / "p.png").read_bytes(), np.asarray(image)]
+    for source in (*sources, image):
+        assert np.array_equal(np.asarray(open_image(source)), np.asarray(image))
     assert open_image(np.zeros((4, 5), dtype=np.uint8)).size == (5, 4)
 
 
-def test_what_is_no_picture_is_named_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "notes.jpg").write_text("not a picture")
+def test_what_is_no_image_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("not an image")
     (tmp_path / "empty.png").touch()
     (tmp_path / "link.png").symlink_to(tmp_path / "link.png")
     whole = encoded(red_above_blue().resize((400, 600)), "JPEG")
@@ -122,11 +122,11 @@ def test_what_is_no_picture_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "cut.webp").write_bytes(encoded(red_above_blue(), "WEBP")[:25])
     (tmp_path / "cut.ppm").write_bytes(b"P6\n10 x\n255\n")
     for name, reason in {
-        "cut.png": "cannot be decoded|no picture",
-        "cut.jpg": "cannot be decoded|no picture",
-        "cut.webp": "cannot be decoded|no picture",
-        "cut.ppm": "cannot be decoded|no picture",
-        "notes.jpg": "no picture in a format",
+        "cut.png": "cannot be decoded|no image",
+        "cut.jpg": "cannot be decoded|no image",
+        "cut.webp": "cannot be decoded|no image",
+        "cut.ppm": "cannot be decoded|no image",
+        "notes.jpg": "no image in a format",
         "empty.png": "file is empty",
         "short.jpg": "cannot be decoded",
         "gone.jpg": "No such file",
@@ -171,7 +171,7 @@ def test_a_slow_format_has_a_limit_of_its_own() -> None:
         open_image(large)
 
 
-def test_preprocess_resizes_the_whole_photograph_and_normalises() -> None:
+def test_preprocess_resizes_the_whole_image_and_normalises() -> None:
     config = CaptionerConfig(10, image_size=32)
     pixels = preprocess(red_above_blue(), config)
     assert pixels.shape == (3, 32, 32)
@@ -195,9 +195,9 @@ def textured(width: int, height: int) -> Image.Image:
 
 def test_pixels_from_a_reduced_jpeg_are_nearly_the_same() -> None:
     config = CaptionerConfig(10, image_size=224)
-    photograph = encoded(textured(3000, 2000), "JPEG", quality=92)
-    assert open_image(photograph, at_least=2 * config.image_size).size == (750, 500)
-    difference = read_pixels(photograph, config) - preprocess(open_image(photograph), config)
+    image = encoded(textured(3000, 2000), "JPEG", quality=92)
+    assert open_image(image, min_side=2 * config.image_size).size == (750, 500)
+    difference = read_pixels(image, config) - preprocess(open_image(image), config)
     levels = 255 * difference.abs() * torch.tensor(config.image_std)[:, None, None]
     assert 0 < levels.mean() < 0.5
     assert levels.max() < 8
@@ -207,42 +207,42 @@ def test_pixels_from_a_reduced_jpeg_are_nearly_the_same() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 def test_a_reduced_jpeg_is_upright_and_large_enough(kind: str, mode: str, options: dict[str, bool]) -> None:
-    picture = Image.new("RGB", (601, 401), RED)
-    picture.paste((255, 255, 255), (0, 0, 601, 200))
+    image = Image.new("RGB", (601, 401), RED)
+    image.paste((255, 255, 255), (0, 0, 601, 200))
     exif = Image.Exif()
     exif[0x0112] = 6  # its upper edge becomes the right one
-    photograph = encoded(picture.convert(mode), kind, quality=95, exif=exif, **options)
-    for at_least, size in {1: (51, 76), 50: (51, 76), 51: (101, 151), 200: (201, 301), 201: (401, 601)}.items():
-        opened = open_image(photograph, at_least=at_least)
+    file = encoded(image.convert(mode), kind, quality=95, exif=exif, **options)
+    for min_side, size in {1: (51, 76), 50: (51, 76), 51: (101, 151), 200: (201, 301), 201: (401, 601)}.items():
+        opened = open_image(file, min_side=min_side)
         assert (opened.mode, opened.size) == ("RGB", size)
         assert close(opened.getpixel((size[0] - 4, 9)), (255, 255, 255))
         assert not close(opened.getpixel((4, 9)), (255, 255, 255))
-    assert open_image(encoded(picture, "PNG"), at_least=50).size == (601, 401)
-    with pytest.raises(ValueError, match="at_least is 0; expected at least 1"):
-        open_image(photograph, at_least=0)
+    assert open_image(encoded(image, "PNG"), min_side=50).size == (601, 401)
+    with pytest.raises(ValueError, match="min_side is 0; expected at least 1"):
+        open_image(file, min_side=0)
 
 
 def test_a_pillow_image_whose_file_is_broken_is_an_image_error(tmp_path: Path) -> None:
     whole = encoded(red_above_blue().resize((400, 600)), "JPEG")
-    with pytest.raises(ImageError, match="the Pillow image: the picture cannot be decoded"):
+    with pytest.raises(ImageError, match="the Pillow image: the image cannot be decoded"):
         open_image(Image.open(io.BytesIO(whole[: len(whole) // 2])))
 
 
 def test_a_given_image_is_neither_changed_nor_shared() -> None:
-    picture = red_above_blue()
-    opened = open_image(picture)
+    image = red_above_blue()
+    opened = open_image(image)
     opened.putpixel((0, 0), BLUE)
-    assert picture.getpixel((0, 0)) == RED
+    assert image.getpixel((0, 0)) == RED
 
 
-def test_a_picture_with_broken_exif_is_opened_and_nothing_is_warned_of() -> None:
-    photograph = encoded(red_above_blue(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0" + bytes(range(20)))
+def test_a_image_with_broken_exif_is_opened_and_nothing_is_warned_of() -> None:
+    image = encoded(red_above_blue(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0" + bytes(range(20)))
     before = list(warnings.filters)
-    assert open_image(photograph).size == (40, 60)
+    assert open_image(image).size == (40, 60)
     assert open_image(encoded(red_above_blue(), "PNG", exif=b"Exif\0\0nonsense")).size == (40, 60)
     assert warnings.filters == before
     with pytest.warns(UserWarning, match="Truncated|Corrupt|corrupt"):
-        Image.open(io.BytesIO(photograph)).getexif()
+        Image.open(io.BytesIO(image)).getexif()
 
 
 def test_a_format_that_a_plugin_registers_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,10 +256,10 @@ def test_a_format_that_a_plugin_registers_is_opened(monkeypatch: pytest.MonkeyPa
     assert open_image(b"PLAIN\1\2\3\4").getpixel((1, 1)) == (4, 4, 4)
 
 
-def test_covered_cells_have_the_photographs_mean_colour_and_the_others_stay() -> None:
+def test_covered_cells_have_the_images_mean_colour_and_the_others_stay() -> None:
     pixels = torch.randn(3, 8, 8)
     cells = torch.tensor([[[True, False], [False, False]], [[False, False], [False, False]]])
-    first, second = cover(pixels, cells)
+    first, second = occlude(pixels, cells)
     torch.testing.assert_close(first[:, :4, :4], pixels.mean((1, 2))[:, None, None].expand(3, 4, 4))
     assert torch.equal(first[:, 4:], pixels[:, 4:]) and torch.equal(first[:, :, 4:], pixels[:, :, 4:])
     assert torch.equal(second, pixels)

@@ -101,32 +101,32 @@ def test_wheel_and_sdist_carry_everything(built: Path) -> None:
 
 LOWEST = """
 import sys
-from hf_captioner import ImageCaptioner, caption_many, photographs
+from hf_captioner import ImageCaptioner, caption_many, iter_images
 captioner = ImageCaptioner.from_pretrained()
 captioner.save_pretrained("saved")
 again = ImageCaptioner.from_pretrained("saved")
 assert again.caption(sys.argv[1]).text == captioner.caption(sys.argv[1]).text
-assert caption_many(again, photographs(sys.argv[1]), "captions.parquet").captioned == 1
+assert caption_many(again, iter_images(sys.argv[1]), "captions.parquet").captioned == 1
 from hf_captioner.demo import app
 app.build_page(captioner)
 """
 
 
 def test_the_installed_wheel_works_with_the_oldest_dependencies_allowed(
-    built: Path, photograph_path: Path, tmp_path: Path
+    built: Path, image_path: Path, tmp_path: Path
 ) -> None:
     """All other tests run with the newest ones."""
     subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [uv(), "pip", "install", "--quiet", "--resolution", "lowest-direct", "--python", str(python)]
     subprocess.run([*install, f"hf-captioner[bulk,demo] @ {next(built.glob('*.whl')).as_uri()}"], check=True)
-    command = [str(python.parent / "hf-captioner"), "caption", str(photograph_path)]
+    command = [str(python.parent / "hf-captioner"), "caption", str(image_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     path, _, caption = done.stdout.strip().partition("\t")
-    assert path == str(photograph_path)
+    assert path == str(image_path)
     assert len(caption.split()) >= 3
-    script = [str(python), "-c", LOWEST, str(photograph_path)]
+    script = [str(python), "-c", LOWEST, str(image_path)]
     done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
 

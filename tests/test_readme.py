@@ -10,8 +10,8 @@ import pytest
 from hf_captioner import CaptionerConfig, ImageCaptioner
 from hf_captioner.cli import build_parser
 from hf_captioner.demo import app
-from hf_captioner.demo import session as asking
 from hf_captioner.demo import tab_batch as many
+from hf_captioner.demo.session import CaptionRequest, most_attended, recaption, start_session
 from hf_captioner.training.recipe import Recipe
 from tests.conftest import generated
 
@@ -84,27 +84,27 @@ def test_the_figures_are_the_bundled_checkpoints() -> None:
     results, occlusion, calibration = config.results, config.occlusion, config.calibration
     assert results is not None and occlusion is not None and calibration is not None
     assert " | ".join(f"{100 * score:.1f}" for score in results.scores.values()) in README
-    for part, probability in occlusion.hidden.items():
+    for part, probability in occlusion.occluded.items():
         assert f"| {part} | {probability:.3f} | {100 * occlusion.changed[part]:.0f} % |" in README
-    assert f"For {occlusion.words:,} content words" in README and f"it was {occlusion.untouched:.3f} on" in README
-    assert f'"{occlusion.mean_photograph}": CIDEr {100 * occlusion.mean_photograph_cider:.1f}' in README
+    assert f"For {occlusion.words:,} content words" in README and f"it was {occlusion.baseline:.3f} on" in README
+    assert f'"{occlusion.mean_image}": CIDEr {100 * occlusion.mean_image_cider:.1f}' in README
     assert f"calibration error is {calibration.error:.3f}" in README
-    assert f"is {calibration.tells_good:.2f} for" in README and f"and {calibration.tells_unlike:.2f} for" in README
+    assert f"is {calibration.auroc_correct:.2f} for" in README and f"and {calibration.auroc_ood:.2f} for" in README
     assert f"{config.image_size} x {config.image_size} pixels" in README
 
 
 def test_the_camera_that_is_covered_is_not_spoken_of() -> None:
     captioner = ImageCaptioner.from_pretrained()
-    sitting = asking.look(captioner, ROOT / "space" / "examples" / "camera.jpg")
-    words = [word.text for word in sitting.plain.words]
-    covered = asking.most_attended(sitting.plain.words[words.index("camera")].attention)
-    answer = asking.ask(captioner, sitting, asking.Wish(), covered).answers[0]
+    session = start_session(captioner, ROOT / "space" / "examples" / "camera.jpg")
+    words = [word.text for word in session.plain.words]
+    covered = most_attended(session.plain.words[words.index("camera")].attention)
+    answer = recaption(captioner, session, CaptionRequest(), covered).answers[0]
     assert "camera" not in answer.text.split()
 
 
 def test_the_pages_limits_are_as_stated() -> None:
     assert f"drop up to {many.MOST} photographs" in README
-    assert app.KEPT == 600 and "after ten minutes" in README
+    assert app.UPLOAD_TTL == 600 and "after ten minutes" in README
 
 
 def test_every_file_that_is_named_is_there() -> None:

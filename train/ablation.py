@@ -1,7 +1,7 @@
 """What each part buys: `python -m train.ablation --data DIR --out DIR --weights DIR [--rows WORD ...] [--seeds N ...]`.
 
-Trains every row of `train/recipes/ablation.yaml` under each seed, scores it on dev under greedy search and with 3 and 5
-beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is not measured
+Trains every row of `train/recipes/ablation.yaml` under each seed, scores it on validation under greedy search and with 3
+and 5 beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is not measured
 again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how fast the rows
 measured so far train and caption.
 """
@@ -30,13 +30,13 @@ from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import BackboneError, CheckpointError, ConfigError, DataError, ImageError, TokenizerError
 from hf_captioner.training.data import Record, load_records
 from hf_captioner.training.evaluate import caption_records, score
-from hf_captioner.training.feature_cache import cached_grids
+from hf_captioner.training.feature_cache import cached_features
 from hf_captioner.training.recipe import Recipe
 from hf_captioner.training.trainer import Trainer
 
 BEAMS = (1, 3, 5)
 TIMED = 300
-"""Photographs of a split that are trained on, or captioned, to time it."""
+"""CaptionDataset of a split that are trained on, or captioned, to time it."""
 TIMES = "times.json"
 SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
@@ -91,8 +91,8 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
     trainer = Trainer(recipe, records, folder, **_origin(row, seed, out, weights), grids=out / "grids")
     trainer.run()
     captioner = ImageCaptioner.from_pretrained(folder / "best")
-    dev = [record for record in records if record.split == "dev"]
-    grids = cached_grids(captioner.encoder, captioner.config, [record.path for record in dev], out / "grids")
+    validation = [record for record in records if record.split == "validation"]
+    grids = cached_features(captioner.encoder, captioner.config, [record.path for record in validation], out / "grids")
     found: dict[str, Any] = {
         "row": row.name,
         "seed": seed,
@@ -101,9 +101,9 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         "beams": {},
     }
     for beams in BEAMS:
-        captions = caption_records(captioner, dev, grids=grids, beams=beams)
+        captions = caption_records(captioner, validation, grids=grids, num_beams=beams)
         texts = [caption.text for caption in captions]
-        found["beams"][str(beams)] = {**score(texts, dev, meteor=beams == 3), "different": len(set(texts))}
+        found["beams"][str(beams)] = {**score(texts, validation, meteor=beams == 3), "different": len(set(texts))}
     unfinished = result.with_suffix(".tmp")
     unfinished.write_text(json.dumps(found, indent=1))
     os.replace(unfinished, result)
@@ -122,24 +122,24 @@ def _origin(row: Row, seed: int, out: Path, weights: Path) -> dict[str, str]:
 
 
 def time_row(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> dict[str, float]:
-    """Minutes that a row trains for, from an epoch of each stage on some of the photographs; and milliseconds a
-    photograph with 3 beams, from the file to the words."""
+    """Minutes that a row trains for, from an epoch of each stage on some of the images; and milliseconds a
+    image with 3 beams, from the file to the words."""
     recipe = Recipe.from_plain({**row.recipe, "seed": seed}, row.name)
     once = dataclasses.replace(recipe, stages=tuple(dataclasses.replace(stage, epochs=1) for stage in recipe.stages))
-    train, dev = ([record for record in records if record.split == split] for split in ("train", "dev"))
+    train, validation = ([record for record in records if record.split == split] for split in ("train", "validation"))
     with tempfile.TemporaryDirectory() as folder:
         origin = _origin(row, seed, out, weights)
-        trainer = Trainer(once, [*train[:TIMED], *dev[:TIMED]], Path(folder), **origin, grids=out / "grids")
+        trainer = Trainer(once, [*train[:TIMED], *validation[:TIMED]], Path(folder), **origin, grids=out / "grids")
         trainer.run()
         captioner = ImageCaptioner.from_pretrained(Path(folder) / "best")
     minutes = sum(
         stage.epochs * epoch["seconds"] / 60 * len(train) / len(train[:TIMED])
         for stage, epoch in zip(recipe.stages, trainer.progress.history, strict=True)
     )
-    paths = [record.path for record in dev[:TIMED]]
-    captioner.caption(paths[:8], beams=3)  # the first captions pay for what is set up once
+    paths = [record.path for record in validation[:TIMED]]
+    captioner.caption(paths[:8], num_beams=3)  # the first captions pay for what is set up once
     began = time.perf_counter()
-    captioner.caption(paths, beams=3)
+    captioner.caption(paths, num_beams=3)
     return {"minutes": minutes, "milliseconds": 1000 * (time.perf_counter() - began) / len(paths)}
 
 
@@ -192,7 +192,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("dev CIDEr x 100, 3 beams; a dot a seed")
+    axes.set_xlabel("validation CIDEr x 100, 3 beams; a dot a seed")
     figure.savefig(path, dpi=100)
 
 
@@ -208,7 +208,7 @@ def _is_meant(row: Row, words: Sequence[str]) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.ablation", description=__doc__)
     parser.add_argument("--plan", type=Path, default=Path(__file__).parent / "recipes" / "ablation.yaml")
-    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--weights", type=Path, required=True, help="folder with ENCODER.safetensors; else torchvision's"

@@ -29,14 +29,14 @@ from train.scaling_benchmark import archive_pace, training_pace
 
 BATCHES = (1, 8, 32)
 SIZE = (500, 375)
-"""Pixels of the photographs that are captioned, as on Flickr."""
+"""Pixels of the images that are captioned, as on Flickr."""
 BARE = "import torch, torchvision"
 LOADED = "import hf_captioner, sys; hf_captioner.ImageCaptioner.from_pretrained(*sys.argv[1:])"
 
 Row = tuple[str, ...]
 
 
-def photographs(folder: Path, count: int) -> list[Path]:
+def iter_images(folder: Path, count: int) -> list[Path]:
     """JPEG files cut from the page's examples, each elsewhere."""
     examples = [open_image(path) for path in sorted((data_path("space") / "examples").glob("*.jpg"))]
     paths = []
@@ -66,7 +66,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def throughput(captioner: ImageCaptioner, paths: Sequence[Path], rounds: int) -> Iterator[Row]:
-    """From files to captions, against the encoder alone: (what, photographs a second, of the encoder's)."""
+    """From files to captions, against the encoder alone: (what, images a second, of the encoder's)."""
     pixels = torch.stack([preprocess(open_image(path), captioner.config) for path in paths[: max(BATCHES)]])
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     for batch in BATCHES:
@@ -79,17 +79,17 @@ def throughput(captioner: ImageCaptioner, paths: Sequence[Path], rounds: int) ->
 
         kinds: dict[str, Callable[[], object]] = {
             "the encoder alone": encoder,
-            "greedy search": partial(captioner.caption, some, batch_size=batch, beams=1),
+            "greedy search": partial(captioner.caption, some, batch_size=batch, num_beams=1),
             "the checkpoint's search": partial(captioner.caption, some, batch_size=batch),
         }
         seconds = in_turns(turns, *kinds.values())
         for name, spent in zip(kinds, seconds, strict=True):
             pace = len(some) / statistics.median(spent)
-            yield f"{batch} at a time, {name}", f"{pace:.1f} photographs/s", f"{ratio(seconds[0], spent):.2f}"
+            yield f"{batch} at a time, {name}", f"{pace:.1f} images/s", f"{ratio(seconds[0], spent):.2f}"
 
 
 def latency(captioner: ImageCaptioner, paths: Sequence[Path], count: int) -> Iterator[Row]:
-    """One photograph after the other, from the file to its caption with attention: (what, percentiles, ratio)."""
+    """One image after the other, from the file to its caption with attention: (what, percentiles, ratio)."""
     one = preprocess(open_image(paths[0]), captioner.config)[None].contiguous(memory_format=torch.channels_last)
     after = iter(range(10**9))
 
@@ -97,10 +97,10 @@ def latency(captioner: ImageCaptioner, paths: Sequence[Path], count: int) -> Ite
         captioner.caption(paths[next(after) % len(paths)], **search)
 
     encoder = torch.inference_mode()(partial(captioner.encoder, one))
-    bare, greedy, own = in_turns(count, encoder, partial(caption, beams=1), caption)
+    bare, greedy, own = in_turns(count, encoder, partial(caption, num_beams=1), caption)
     for name, spent in (("the encoder alone", bare), ("greedy search", greedy), ("the checkpoint's search", own)):
         half, nine, most = (1000 * statistics.quantiles(spent, n=100)[at - 1] for at in (50, 90, 99))
-        yield f"one photograph, {name}", f"{half:.0f} / {nine:.0f} / {most:.0f} ms", f"{ratio(spent, bare):.2f}"
+        yield f"one image, {name}", f"{half:.0f} / {nine:.0f} / {most:.0f} ms", f"{ratio(spent, bare):.2f}"
 
 
 def start_up(model: str | None, rounds: int) -> Iterator[Row]:
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, default=224, help="pixels of a side, in place of the checkpoint's")
     parser.add_argument("--bfloat16", action="store_true", help="both in bfloat16")
     parser.add_argument("--rounds", type=int, default=5, help="turns that are timed")
-    parser.add_argument("--archive", type=int, default=1000, help="the most photographs of the archive rows")
+    parser.add_argument("--archive", type=int, default=1000, help="the most images of the archive rows")
     options = parser.parse_args(argv)
     try:
         captioner = ImageCaptioner.from_pretrained(options.model)
@@ -142,11 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     captioner.in_bfloat16 = options.bfloat16
     print(f"{machine()}; {options.image_size} x {options.image_size}, {'bfloat16' if options.bfloat16 else 'float32'}")
     with tempfile.TemporaryDirectory() as temporary, torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-        paths = photographs(Path(temporary), 4 * max(BATCHES))
+        paths = iter_images(Path(temporary), 4 * max(BATCHES))
         table(("captions", "pace", "of the encoder's"), throughput(captioner, paths, options.rounds))
         table(("captions", "median / 90 % / 99 %", "times the encoder"), latency(captioner, paths, 10 * options.rounds))
     table(("start", "time", "ratio"), start_up(options.model, max(2, options.rounds // 2)))
-    table(("archive", "time a photograph", "peak memory"), archive_pace(options.archive))
+    table(("archive", "time an image", "peak memory"), archive_pace(options.archive))
     table(("training", "pace", "of bare forward and backward passes"), training_pace(options.rounds))
     return 0
 

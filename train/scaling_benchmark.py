@@ -1,4 +1,4 @@
-"""What grows with the work: an archive's time a photograph and memory, and training's steps against the bare passes.
+"""What grows with the work: an archive's time an image and memory, and training's steps against the bare passes.
 
 `python -m train.scaling_benchmark ARCHIVE OUT [MODEL]` captions an archive in a process of its own and says how
 long it took.
@@ -23,25 +23,25 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from hf_captioner.bulk.readers import photographs
+from hf_captioner.bulk.readers import iter_images
 from hf_captioner.bulk.run import caption_many
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.data import Record
-from hf_captioner.training.dataset import Batch, EpochOrder, Photographs, loader
-from hf_captioner.training.losses import CrossEntropy, Objective
+from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
+from hf_captioner.training.losses import CrossEntropy, LossOutput
 from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.trainer import Trainer
 
 MEMBERS = 5000
-"""Photographs in a tar file."""
+"""CaptionDataset in a tar file."""
 WORDS = [f"word{chr(97 + i // 676)}{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}" for i in range(2900)]
 """As many as Flickr8k's captions have more than three times."""
-MODEL: dict[str, Any] = {"encoder": "resnet50", "decoder": "bilstm", "width": 480}
+MODEL: dict[str, Any] = {"encoder": "resnet50", "decoder": "bilstm", "hidden_size": 480}
 STAGES = {
     "on frozen grids": Stage(epochs=1, learning_rate=1e-4),
-    "with the encoder": Stage(epochs=1, learning_rate=1e-4, train_from="layer2", encoder_learning_rate=1e-5),
+    "with the encoder": Stage(epochs=1, learning_rate=1e-4, unfreeze_from="layer2", encoder_learning_rate=1e-5),
 }
 
 
@@ -61,13 +61,18 @@ def small_captioner() -> ImageCaptioner:
     torch.manual_seed(0)
     tokenizer = CaptionTokenizer.build([" ".join(WORDS)], min_count=1)
     config = CaptionerConfig(
-        len(tokenizer), encoder="resnet18", encoder_node="layer2", image_size=64, width=64, backward_width=32
+        len(tokenizer),
+        encoder="resnet18",
+        encoder_layer="layer2",
+        image_size=64,
+        hidden_size=64,
+        backward_hidden_size=32,
     )
     return ImageCaptioner(config, tokenizer)
 
 
 def archive_pace(most: int) -> Iterator[tuple[str, ...]]:
-    """100, 1,000, ... photographs from tar files into a table: (how many, milliseconds each, peak memory)."""
+    """100, 1,000, ... images from tar files into a table: (how many, milliseconds each, peak memory)."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, files, count = Path(temporary), generated(100), 100
         small_captioner().save_pretrained(folder / "model")
@@ -91,7 +96,7 @@ def archive_pace(most: int) -> Iterator[tuple[str, ...]]:
             done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             assert done["captioned"] == count, done
             each = 1000 * done["seconds"] / count
-            yield f"{count:,} photographs, a small captioner", f"{each:.2f} ms", f"{done['memory'] / 1024:.0f} MiB"
+            yield f"{count:,} images, a small captioner", f"{each:.2f} ms", f"{done['memory'] / 1024:.0f} MiB"
             count *= 10
 
 
@@ -104,7 +109,7 @@ def training_pace(rounds: int) -> Iterator[tuple[str, ...]]:
             path = folder / f"{index}.jpg"
             path.write_bytes(file)
             captions = tuple(" ".join(np.random.default_rng([index, n]).choice(WORDS, 10)) for n in range(5))
-            records.append(Record(path, captions, "train" if index < 96 else "dev"))
+            records.append(Record(path, captions, "train" if index < 96 else "validation"))
         for name, stage in STAGES.items():
             stages = (dataclasses.replace(stage, epochs=rounds + 1),)
             recipe = Recipe(stages, MODEL, {}, min_count=1, batch_size=48, patience=99)
@@ -113,15 +118,15 @@ def training_pace(rounds: int) -> Iterator[tuple[str, ...]]:
             spent = [row["seconds"] for row in trainer.progress.history][1:]
             bare = _bare(trainer, rounds)
             pace, share = 96 / statistics.median(spent), statistics.median(bare) / statistics.median(spent)
-            yield name, f"{pace:.1f} photographs/s", f"{share:.2f}"
+            yield name, f"{pace:.1f} images/s", f"{share:.2f}"
 
 
 def _bare(trainer: Trainer, rounds: int) -> list[float]:
     """Seconds of each round of forward and backward passes, the batches being there."""
     recipe, stage, config = trainer.recipe, trainer.recipe.stages[0], trainer.captioner.config
     grids = None if stage.reads_pixels else trainer.cached(trainer.train)
-    trainer.captioner.encoder.train_from(stage.train_from)
-    data = Photographs(trainer.train, trainer.tokenizer, config, stage, recipe.seed, grids)
+    trainer.captioner.encoder.unfreeze_from(stage.unfreeze_from)
+    data = CaptionDataset(trainer.train, trainer.tokenizer, config, stage, recipe.seed, grids)
     batches: list[Batch] = list(loader(data, EpochOrder(len(data), recipe.batch_size, recipe.seed), recipe))
     model = CrossEntropy(trainer.captioner, label_smoothing=recipe.label_smoothing).train()
     trainer.captioner.encoder.eval()
@@ -130,7 +135,7 @@ def _bare(trainer: Trainer, rounds: int) -> list[float]:
         began = time.perf_counter()
         for batch in batches:
             with accelerator.autocast():
-                found: Objective = model(batch)
+                found: LossOutput = model(batch)
             (found.loss / found.weight).backward()
             model.zero_grad()
         seconds.append(time.perf_counter() - began)
@@ -140,7 +145,7 @@ def _bare(trainer: Trainer, rounds: int) -> list[float]:
 def main(arguments: Sequence[str]) -> None:
     captioner = ImageCaptioner.from_pretrained(*arguments[2:])
     began = time.perf_counter()
-    tally = caption_many(captioner, photographs(arguments[0]), arguments[1])
+    tally = caption_many(captioner, iter_images(arguments[0]), arguments[1])
     seconds = time.perf_counter() - began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"captioned": tally.captioned, "seconds": seconds, "memory": memory}))

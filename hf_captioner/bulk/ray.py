@@ -1,4 +1,4 @@
-"""Captions by Ray: shards of photographs go to workers, each with a captioner of its own, on one machine or many.
+"""Captions by Ray: shards of images go to workers, each with a captioner of its own, on one machine or many.
 
 A worker writes a shard's captions as one Parquet file, named after the shard, whole or not at all. So a shard that is
 done again, because its machine died before it could say that it was done, replaces its own file and no other.
@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import Broken, Files, Members, Rows, Saved, Shard
-from hf_captioner.bulk.run import Tally, captioned, job_of
-from hf_captioner.bulk.writers import Parquet, open_table, part_of, row_of, write_part
+from hf_captioner.bulk.readers import DatasetShard, FileShard, ParquetShard, Shard, TarShard, UnreadableSource
+from hf_captioner.bulk.run import BulkResult, captioned, run_fingerprint
+from hf_captioner.bulk.writers import ParquetWriter, open_writer, part_of, to_row, write_part
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import ConfigError, ImageError
 
@@ -30,7 +30,7 @@ WAVE = 4096
 """Shards that Ray is given at once, so that the memory needed does not grow with the archive."""
 TRIES = 100
 """How often a shard is tried again whose worker dies; waiting for a worker that starts anew counts too."""
-KINDS = {kind.__name__: kind for kind in (Broken, Files, Members, Rows, Saved)}
+KINDS = {kind.__name__: kind for kind in (UnreadableSource, FileShard, TarShard, ParquetShard, DatasetShard)}
 
 
 class Worker:
@@ -42,7 +42,7 @@ class Worker:
         if torch.cuda.is_available():
             self.captioner.to("cuda")
         self.out, self.batch_size, self.search = Path(out), batch_size, search
-        self.done = Parquet.names_in(self.out)
+        self.done = ParquetWriter.names_in(self.out)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         tallies = [self._caption(str(text)) for text in batch["shard"]]
@@ -54,10 +54,10 @@ class Worker:
             return 0, 0
         values = json.loads(text)
         shard = KINDS[values.pop("kind")](**values)
-        new = (photograph for photograph in shard if not self.done.take(photograph.name))
+        new = (image for image in shard if not self.done.take(image.name))
         found = list(captioned(self.captioner, new, batch_size=self.batch_size, **self.search))
         if found:
-            write_part(self.out, name, [row_of(photograph.name, outcome) for photograph, outcome in found])
+            write_part(self.out, name, [to_row(image.name, outcome) for image, outcome in found])
         failed = sum(isinstance(outcome, ImageError) for _, outcome in found)
         return len(found) - failed, failed
 
@@ -71,10 +71,10 @@ def caption_on_ray(
     batch_size: int = 32,
     total: int | None = None,
     **search: Any,
-) -> Tally:
+) -> BulkResult:
     """Caption the shards into the folder `out` of Parquet files, on the Ray that RAY_ADDRESS names, or here.
 
-    Every machine must reach the photographs, the model and `out` under the same names. A worker has a GPU where the
+    Every machine must reach the images, the model and `out` under the same names. A worker has a GPU where the
     cluster has any, else one core. A machine that dies loses nothing: its shards are done by the others. Raises as
     `caption_many` does.
     """
@@ -82,17 +82,17 @@ def caption_on_ray(
         raise ConfigError(f"--out is {out}; with Ray expected a name that ends in .parquet.")
     captioner = ImageCaptioner.from_pretrained(model)
     captioner.in_bfloat16 = bfloat16
-    settings = captioner.search_settings(search)
-    with _quiet(), _started() as ray, open_table(out, job_of(captioner, settings)) as table:
+    settings = captioner.prepare_generation_config(search)
+    with _quiet(), _started() as ray, open_writer(out, run_fingerprint(captioner, settings)) as table:
         before, counts = len(table.done), [0, 0]
-        with tqdm(total=total, initial=before, unit="photograph", dynamic_ncols=True) as bar:
+        with tqdm(total=total, initial=before, unit="image", dynamic_ncols=True) as bar:
             texts, worker = map(_text, given), (model, bfloat16, str(out.resolve()), batch_size, search)
             while wave := list(islice(texts, WAVE)):
                 for row in _run(ray, wave, worker):
                     counts[0] += int(row["captioned"])
                     counts[1] += int(row["failed"])
                     bar.update(int(row["captioned"]) + int(row["failed"]))
-    return Tally(counts[0], counts[1], before)
+    return BulkResult(counts[0], counts[1], before)
 
 
 def _text(shard: Shard) -> str:

@@ -1,4 +1,4 @@
-"""Where many photographs come from: files, folders, tar shards (WebDataset), Parquet tables, `datasets` data sets.
+"""Where many images come from: files, folders, tar shards (WebDataset), Parquet tables, `datasets` data sets.
 
 They are read in shards of a few hundred, one after the other, or each by another machine; of a shard only what is
 being looked at is in memory.
@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from hf_captioner.errors import ImageError
-from hf_captioner.images import LARGEST, PICTURES, ImageSource
+from hf_captioner.images import IMAGE_SUFFIXES, MAX_FILE_BYTES, ImageSource
 
-SHARD = 256
-"""Photographs that are read, and on a cluster captioned, together."""
+SHARD_SIZE = 256
+"""Images that are read, and on a cluster captioned, together."""
 TARS = (".tar", ".tar.gz", ".tgz")
 TABLE = ".parquet"
 
-Place = str | os.PathLike[str]
-"""A picture, a folder, a tar file, a Parquet table, or the folder of a data set that `save_to_disk` wrote."""
+Source = str | os.PathLike[str]
+"""An image, a folder, a tar file, a Parquet table, or the folder of a data set that `save_to_disk` wrote."""
 
 
 @dataclass(frozen=True)
-class Photograph:
+class NamedImage:
     name: str
     """Its path; `shard.tar/member`, or `table.parquet#row` where it is not a file of its own."""
     image: ImageSource | ImageError
@@ -34,21 +34,21 @@ class Photograph:
 
 
 @dataclass(frozen=True)
-class Files:
-    """Pictures that are files."""
+class FileShard:
+    """Images that are files."""
 
     paths: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __iter__(self) -> Iterator[Photograph]:
-        return (Photograph(path, Path(path)) for path in self.paths)
+    def __iter__(self) -> Iterator[NamedImage]:
+        return (NamedImage(path, Path(path)) for path in self.paths)
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A place that cannot be read at all: one photograph that is an error."""
+class UnreadableSource:
+    """A place that cannot be read at all: one image that is an error."""
 
     place: str
     reason: str
@@ -56,13 +56,13 @@ class Broken:
     def __len__(self) -> int:
         return 1
 
-    def __iter__(self) -> Iterator[Photograph]:
-        yield Photograph(self.place, ImageError(f"{self.place}: {self.reason}."))
+    def __iter__(self) -> Iterator[NamedImage]:
+        yield NamedImage(self.place, ImageError(f"{self.place}: {self.reason}."))
 
 
 @dataclass(frozen=True)
-class Part:
-    """The photographs start to stop, counted from 0, of a place."""
+class ShardRange:
+    """The images start to stop, counted from 0, of a place."""
 
     path: str
     start: int
@@ -73,26 +73,26 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Members(Part):
-    """Pictures of a tar file."""
+class TarShard(ShardRange):
+    """Images of a tar file."""
 
-    def __iter__(self) -> Iterator[Photograph]:
+    def __iter__(self) -> Iterator[NamedImage]:
         try:
             with tarfile.open(self.path) as tar:
-                for member in islice(_pictures(tar), self.start, self.stop):
+                for member in islice(_images(tar), self.start, self.stop):
                     name = f"{self.path}/{member.name}"
-                    yield Photograph(name, _content(name, tar, member))
+                    yield NamedImage(name, _content(name, tar, member))
         except UNREADABLE as error:
-            yield from Broken(self.path, f"the tar file cannot be read on ({error})")
+            yield from UnreadableSource(self.path, f"the tar file cannot be read on ({error})")
 
 
 @dataclass(frozen=True)
-class Rows(Part):
-    """Rows of a Parquet table."""
+class ParquetShard(ShardRange):
+    """ParquetShard of a Parquet table."""
 
     column: str
 
-    def __iter__(self) -> Iterator[Photograph]:
+    def __iter__(self) -> Iterator[NamedImage]:
         import pyarrow.parquet
 
         try:
@@ -101,37 +101,37 @@ class Rows(Part):
                 for batch in table.iter_batches(batch_size=32, row_groups=groups, columns=[self.column]):
                     for value in batch.column(0):
                         if self.start <= row < self.stop:
-                            yield Photograph(f"{self.path}#{row}", _image_in(value.as_py(), f"{self.path}#{row}"))
+                            yield NamedImage(f"{self.path}#{row}", _image_in(value.as_py(), f"{self.path}#{row}"))
                         row += 1
                     if row >= self.stop:
                         return
         except (OSError, pyarrow.ArrowException) as error:
-            yield from Broken(self.path, f"the table cannot be read on ({error})")
+            yield from UnreadableSource(self.path, f"the table cannot be read on ({error})")
 
 
 @dataclass(frozen=True)
-class Saved(Part):
-    """Rows of a data set that `datasets.save_to_disk` wrote."""
+class DatasetShard(ShardRange):
+    """ParquetShard of a data set that `datasets.save_to_disk` wrote."""
 
-    def __iter__(self) -> Iterator[Photograph]:
+    def __iter__(self) -> Iterator[NamedImage]:
         import datasets
 
         rows = _encoded(datasets.load_from_disk(self.path))
         for row in range(self.start, self.stop):
-            yield Photograph(f"{self.path}#{row}", _image_in_row(rows[row], f"{self.path}#{row}"))
+            yield NamedImage(f"{self.path}#{row}", _image_in_row(rows[row], f"{self.path}#{row}"))
 
 
-Shard = Files | Broken | Members | Rows | Saved
+Shard = FileShard | UnreadableSource | TarShard | ParquetShard | DatasetShard
 
 UNREADABLE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
 """What a broken tar file makes Python's readers raise."""
 
 
-def photographs(*places: Place | Iterable[Any]) -> Iterator[Photograph]:
-    """The photographs of these places, in their order, with their names; a folder's in the order of their paths.
+def iter_images(*places: Source | Iterable[Any]) -> Iterator[NamedImage]:
+    """The images of these places, in their order, with their names; a folder's in the order of their paths.
 
     A place may also be a `datasets` data set or any other iterable of rows, each a mapping with an image in it, or of
-    pictures; these are named by their number. What cannot be read comes out as an ImageError in its place.
+    images; these are named by their number. What cannot be read comes out as an ImageError in its place.
     """
     for place in places:
         if isinstance(place, str | os.PathLike):
@@ -139,32 +139,32 @@ def photographs(*places: Place | Iterable[Any]) -> Iterator[Photograph]:
                 yield from shard
         else:
             for index, row in enumerate(_encoded(place)):
-                yield Photograph(f"#{index}", _image_in_row(row, f"#{index}"))
+                yield NamedImage(f"#{index}", _image_in_row(row, f"#{index}"))
 
 
-def holds_many(place: Place) -> bool:
-    """Whether a place is a folder, a tar file or a table, and not a picture."""
+def is_collection(place: Source) -> bool:
+    """Whether a place is a folder, a tar file or a table, and not an image."""
     return Path(place).is_dir() or os.fspath(place).lower().endswith((*TARS, TABLE))
 
 
-def shards(places: Iterable[Place]) -> Iterator[Shard]:
-    """The places' photographs in lots that can be read independently; nothing but names and headers is read here."""
+def shards(places: Iterable[Source]) -> Iterator[Shard]:
+    """The places' images in lots that can be read independently; nothing but names and headers is read here."""
     files: list[str] = []
     for place in places:
         for found in _found(str(Path(place))):
             if isinstance(found, str):
                 files.append(found)
-            if files and (len(files) == SHARD or not isinstance(found, str)):
-                yield Files(tuple(files))
+            if files and (len(files) == SHARD_SIZE or not isinstance(found, str)):
+                yield FileShard(tuple(files))
                 files = []
             if not isinstance(found, str):
                 yield found
     if files:
-        yield Files(tuple(files))
+        yield FileShard(tuple(files))
 
 
 def _found(place: str) -> Iterator[str | Shard]:
-    """The shards of a place, and the paths of those of its pictures that are files."""
+    """The shards of a place, and the paths of those of its images that are files."""
     if Path(place).is_dir():
         if (Path(place) / "state.json").exists() and (Path(place) / "dataset_info.json").exists():
             yield from _saved(place)
@@ -184,13 +184,13 @@ def _walk(folder: str) -> Iterator[str | Shard]:
         with os.scandir(folder) as entries:
             names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     except OSError as error:
-        yield Broken(folder, f"the folder cannot be read ({error.strerror})")
+        yield UnreadableSource(folder, f"the folder cannot be read ({error.strerror})")
         return
     for name, is_folder in names:
         path = name if folder == "." else f"{folder}/{name}"
         if is_folder and not name.lower().endswith(TABLE):
             yield from _walk(path)
-        elif not is_folder and name.lower().endswith((*PICTURES, *TARS, TABLE)):
+        elif not is_folder and name.lower().endswith((*IMAGE_SUFFIXES, *TARS, TABLE)):
             yield from _found(path)
 
 
@@ -198,28 +198,28 @@ def _members(path: str) -> Iterator[Shard]:
     count, reason = 0, ""
     try:
         with tarfile.open(path) as tar:
-            for _ in _pictures(tar):
+            for _ in _images(tar):
                 count += 1
     except UNREADABLE as error:
         reason = f"the tar file cannot be read{' on' * bool(count)} ({error})"
     # Of a compressed one everything before a member has to be unpacked to reach it.
-    step = SHARD if path.lower().endswith(".tar") else max(count, 1)
+    step = SHARD_SIZE if path.lower().endswith(".tar") else max(count, 1)
     for start in range(0, count, step):
-        yield Members(path, start, min(start + step, count))
+        yield TarShard(path, start, min(start + step, count))
     if reason:
-        yield Broken(path, reason)
+        yield UnreadableSource(path, reason)
 
 
-def _pictures(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _images(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # else it remembers every member
-        if member.isfile() and member.name.lower().endswith(tuple(PICTURES)):
+        if member.isfile() and member.name.lower().endswith(tuple(IMAGE_SUFFIXES)):
             yield member
 
 
 def _content(name: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | ImageError:
-    if member.size > LARGEST:
-        return ImageError(f"{name}: the file has {member.size:,} bytes; at most {LARGEST:,} are read.")
+    if member.size > MAX_FILE_BYTES:
+        return ImageError(f"{name}: the file has {member.size:,} bytes; at most {MAX_FILE_BYTES:,} are read.")
     try:
         return tar.extractfile(member).read()  # type: ignore[union-attr]
     except UNREADABLE as error:
@@ -230,21 +230,21 @@ def _rows(path: str) -> Iterator[Shard]:
     try:
         import pyarrow.parquet
     except ImportError:
-        yield Broken(path, "Parquet needs pyarrow; pip install 'hf-captioner[bulk]'")
+        yield UnreadableSource(path, "Parquet needs pyarrow; pip install 'hf-captioner[bulk]'")
         return
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
             schema, count = table.schema_arrow, table.metadata.num_rows
     except (OSError, pyarrow.ArrowException) as error:
-        yield Broken(path, f"the table cannot be read ({error})")
+        yield UnreadableSource(path, f"the table cannot be read ({error})")
         return
     holds = [field.name for field in schema if _holds_images(field)]
     column = "image" if "image" in holds else next(iter(holds), None)
     if column is None:
-        yield Broken(path, f"the table has no column of pictures; found {', '.join(schema.names)}")
+        yield UnreadableSource(path, f"the table has no column of images; found {', '.join(schema.names)}")
         return
-    for start in range(0, count, SHARD):
-        yield Rows(path, start, min(start + SHARD, count), column)
+    for start in range(0, count, SHARD_SIZE):
+        yield ParquetShard(path, start, min(start + SHARD_SIZE, count), column)
 
 
 def _holds_images(field: Any) -> bool:
@@ -270,19 +270,19 @@ def _saved(folder: str) -> Iterator[Shard]:
     try:
         import datasets
     except ImportError:
-        yield Broken(folder, "a saved data set needs datasets; pip install 'hf-captioner[bulk]'")
+        yield UnreadableSource(folder, "a saved data set needs datasets; pip install 'hf-captioner[bulk]'")
         return
     try:
         count = len(datasets.load_from_disk(folder))
     except (OSError, ValueError, KeyError) as error:
-        yield Broken(folder, f"the saved data set cannot be read ({error})")
+        yield UnreadableSource(folder, f"the saved data set cannot be read ({error})")
         return
-    for start in range(0, count, SHARD):
-        yield Saved(folder, start, min(start + SHARD, count))
+    for start in range(0, count, SHARD_SIZE):
+        yield DatasetShard(folder, start, min(start + SHARD_SIZE, count))
 
 
 def _encoded(rows: Any) -> Any:
-    """A `datasets` data set with its pictures left as files' bytes, so that a bad one spoils no other."""
+    """A `datasets` data set with its images left as files' bytes, so that a bad one spoils no other."""
     for name, feature in (getattr(rows, "features", None) or {}).items():
         if type(feature).__name__ == "Image":
             rows = rows.cast_column(name, type(feature)(decode=False))
@@ -290,20 +290,20 @@ def _encoded(rows: Any) -> Any:
 
 
 def _image_in_row(row: Any, name: str) -> ImageSource | ImageError:
-    """The picture of a row: what is called `image`, or else the first thing that can be one."""
+    """The image of a row: what is called `image`, or else the first thing that can be one."""
     if not isinstance(row, dict):
         return _image_in(row, name)
     given = [row["image"]] if "image" in row else [value for value in row.values() if isinstance(value, bytes | dict)]
     if not given:
-        return ImageError(f"{name}: there is no picture in the row; found {', '.join(map(str, row))}.")
+        return ImageError(f"{name}: there is no image in the row; found {', '.join(map(str, row))}.")
     return _image_in(given[0], name)
 
 
 def _image_in(value: Any, name: str) -> ImageSource | ImageError:
-    """A value as `datasets` stores it, {bytes, path}, or any other picture."""
+    """A value as `datasets` stores it, {bytes, path}, or any other image."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if value is None:
-        return ImageError(f"{name}: the row has no picture.")
+        return ImageError(f"{name}: the row has no image.")
     image: ImageSource = value
     return image

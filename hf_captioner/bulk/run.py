@@ -1,4 +1,4 @@
-"""Many photographs into one table, in bounded memory: stopped at any moment and started again, it goes on."""
+"""Many images into one table, in bounded memory: stopped at any moment and started again, it goes on."""
 
 import dataclasses
 import hashlib
@@ -11,32 +11,32 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import Photograph
-from hf_captioner.bulk.writers import Outcome, Row, Table, open_table, row_of
+from hf_captioner.bulk.readers import NamedImage
+from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, open_writer, to_row
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import SearchConfig
+from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import ImageError
 
 
 @dataclass(frozen=True)
-class Tally:
+class BulkResult:
     captioned: int
     failed: int
-    """Photographs that could not be read; the table says why."""
+    """Images that could not be read; the table says why."""
     before: int
-    """Photographs that were in the table already."""
+    """Images that were in the table already."""
 
 
 def captioned(
-    captioner: ImageCaptioner, given: Iterable[Photograph], *, batch_size: int = 32, **search: Any
-) -> Iterator[tuple[Photograph, Outcome]]:
-    """Each photograph with its caption, its captions, or why there is none; in their order, as `stream` goes."""
-    ahead: deque[Photograph] = deque()
+    captioner: ImageCaptioner, given: Iterable[NamedImage], *, batch_size: int = 32, **search: Any
+) -> Iterator[tuple[NamedImage, CaptionResult]]:
+    """Each image with its caption, its captions, or why there is none; in their order, as `stream` goes."""
+    ahead: deque[NamedImage] = deque()
 
-    def noted() -> Iterator[Photograph]:
-        for photograph in given:
-            ahead.append(photograph)
-            yield photograph
+    def noted() -> Iterator[NamedImage]:
+        for image in given:
+            ahead.append(image)
+            yield image
 
     for outcome in captioner.stream(noted(), batch_size=batch_size, **search):
         yield ahead.popleft(), outcome
@@ -44,48 +44,50 @@ def captioned(
 
 def caption_many(
     captioner: ImageCaptioner,
-    given: Iterable[Photograph],
+    given: Iterable[NamedImage],
     out: str | os.PathLike[str],
     *,
     batch_size: int = 32,
     total: int | None = None,
     progress: bool = False,
     **search: Any,
-) -> Tally:
+) -> BulkResult:
     """Caption what is not yet in the table `out`, whose name ends in .jsonl, .csv or .parquet (a folder).
 
-    given: as `photographs` reads them. total: how many, for the bar on stderr. search: fields of SearchConfig.
+    given: as `images` reads them. total: how many, for the bar on stderr. search: fields of GenerationConfig.
     Raises ConfigError for a table that another model, search or program began, and OSError where it cannot be written;
     what was written stays whole, and the same call goes on from there.
     """
-    with open_table(Path(out), job_of(captioner, captioner.search_settings(search))) as table:
-        return caption_into(table, captioner, given, batch_size=batch_size, total=total, progress=progress, **search)
+    with open_writer(Path(out), run_fingerprint(captioner, captioner.prepare_generation_config(search))) as table:
+        return caption_to_writer(
+            table, captioner, given, batch_size=batch_size, total=total, progress=progress, **search
+        )
 
 
-def caption_into(
-    table: Table,
+def caption_to_writer(
+    table: CaptionWriter,
     captioner: ImageCaptioner,
-    given: Iterable[Photograph],
+    given: Iterable[NamedImage],
     *,
     batch_size: int = 32,
     total: int | None = None,
     progress: bool = False,
-    seen: Callable[[int, Photograph, Outcome], object] | None = None,
+    on_result: Callable[[int, NamedImage, CaptionResult], object] | None = None,
     **search: Any,
-) -> Tally:
-    """As `caption_many`, into an open table. seen: called before a row is written, with its number from 0 on."""
+) -> BulkResult:
+    """As `caption_many`, into an open table. on_result: called before a row is written, with its number from 0 on."""
     before = len(table.done)
-    new = (photograph for photograph in given if not table.done.take(photograph.name))
+    new = (image for image in given if not table.done.take(image.name))
     counts, rows = [0, 0], list[Row]()
     with tqdm(
-        total=total, initial=before, unit="photograph", disable=not progress, dynamic_ncols=True, smoothing=0.05
+        total=total, initial=before, unit="image", disable=not progress, dynamic_ncols=True, smoothing=0.05
     ) as bar:
         try:
-            for photograph, outcome in captioned(captioner, new, batch_size=batch_size, **search):
-                if seen:
-                    seen(before + sum(counts), photograph, outcome)
+            for image, outcome in captioned(captioner, new, batch_size=batch_size, **search):
+                if on_result:
+                    on_result(before + sum(counts), image, outcome)
                 counts[isinstance(outcome, ImageError)] += 1
-                rows.append(row_of(photograph.name, outcome))
+                rows.append(to_row(image.name, outcome))
                 if len(rows) == batch_size:
                     table.write(rows)
                     bar.update(len(rows))
@@ -93,10 +95,10 @@ def caption_into(
         finally:
             table.write(rows)
             bar.update(len(rows))
-    return Tally(counts[0], counts[1], before)
+    return BulkResult(counts[0], counts[1], before)
 
 
-def job_of(captioner: ImageCaptioner, settings: SearchConfig) -> dict[str, Any]:
+def run_fingerprint(captioner: ImageCaptioner, settings: GenerationConfig) -> dict[str, Any]:
     """What the rows of a table have in common: the model, by some of its weights, the precision and the search."""
     weights = hashlib.sha256(captioner.config.to_json().encode())
     for tensor in (captioner.decoder.embedding.weight, captioner.decoder.output.bias, captioner.decoder.hidden.weight):

@@ -1,4 +1,4 @@
-"""Captions written down as JSON lines, CSV or Parquet, a row a photograph, so that a killed run can go on.
+"""Captions written down as JSON lines, CSV or Parquet, a row an image, so that a killed run can go on.
 
 A row is there whole or not at all. What a run left behind is read when the table is opened again: `done` are the names
 that it holds already.
@@ -25,16 +25,16 @@ from hf_captioner.errors import ConfigError, ImageError
 
 COLUMNS = ("path", "caption", "confidence", "score", "others", "error")
 """Of a CSV table; JSON lines and Parquet have `finished` and `words` besides."""
-PART = 512
-"""Rows in a Parquet file: what a kill can cost."""
-TORN = 1 << 20
+ROWS_PER_PART = 512
+"""ParquetShard in a Parquet file: what a kill can cost."""
+MAX_TORN_BYTES = 1 << 20
 """Bytes at a table's end that may be what a kill left of a row; more than that is damage."""
 
 Row = dict[str, Any]
-Outcome = Caption | list[Caption] | ImageError
+CaptionResult = Caption | list[Caption] | ImageError
 
 
-def row_of(name: str, outcome: Outcome) -> Row:
+def to_row(name: str, outcome: CaptionResult) -> Row:
     """The path, and the best caption and the `others` as `Caption.to_dict` has them, or the `error`."""
     row: Row = {"path": name}
     if isinstance(outcome, ImageError):
@@ -59,7 +59,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-class Names:
+class SeenKeys:
     """Many names in a few bytes each: each may be taken as often as it was put in."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -83,21 +83,21 @@ def _digest(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-class Table(Protocol):
+class CaptionWriter(Protocol):
     """Where captions are written."""
 
     @property
-    def done(self) -> Names:
+    def done(self) -> SeenKeys:
         """The names of what is there already."""
 
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows. Raises OSError where that fails; what was there before is then still whole."""
 
 
-class Kept(ABC):
+class ResumableWriter(ABC):
     """A table on the disk; a context manager. One process at a time may have it open."""
 
-    done: Names
+    done: SeenKeys
 
     def __init__(self, path: Path, job: dict[str, Any]) -> None:
         self.path = path
@@ -146,7 +146,7 @@ class Kept(ABC):
             note.write_text(job, encoding="utf-8")
 
 
-class Lines(Kept):
+class AppendWriter(ResumableWriter):
     """A file that rows are added to."""
 
     _end: int
@@ -155,7 +155,7 @@ class Lines(Kept):
     def _open(self) -> None:
         self._file = self.path.open("ab", buffering=0)
         try:
-            self.done = Names(self._recovered())
+            self.done = SeenKeys(self._recovered())
         except BaseException:
             self._file.close()
             raise
@@ -182,7 +182,7 @@ class Lines(Kept):
             for name, end in self._whole(file):
                 self._end = end
                 yield name
-        if size - self._end > TORN:
+        if size - self._end > MAX_TORN_BYTES:
             raise ConfigError(f"{self.path} is damaged after byte {self._end:,}; mend it, or give another --out.")
         self._file.truncate(self._end)
 
@@ -194,7 +194,7 @@ class Lines(Kept):
     def _encode(self, rows: Sequence[Row]) -> str: ...
 
 
-class JsonLines(Lines):
+class JsonlWriter(AppendWriter):
     def _whole(self, file: IO[bytes]) -> Iterator[tuple[str, int]]:
         end = 0
         for line in file:
@@ -212,7 +212,7 @@ class JsonLines(Lines):
         return "".join(json.dumps(_storable(row), ensure_ascii=False) + "\n" for row in rows)
 
 
-class Csv(Lines):
+class CsvWriter(AppendWriter):
     """COLUMNS, the other captions as a JSON list."""
 
     def _whole(self, file: IO[bytes]) -> Iterator[tuple[str, int]]:
@@ -242,8 +242,8 @@ class Csv(Lines):
         return text.getvalue()
 
 
-class Parquet(Kept):
-    """A folder of Parquet files of PART rows each, as `datasets`, Spark, DuckDB and pandas read them."""
+class ParquetWriter(ResumableWriter):
+    """A folder of Parquet files of ROWS_PER_PART rows each, as `datasets`, Spark, DuckDB and pandas read them."""
 
     def _open(self) -> None:
         self.path.mkdir(exist_ok=True)
@@ -253,7 +253,7 @@ class Parquet(Kept):
 
     def write(self, rows: Sequence[Row]) -> None:
         self._rows += rows
-        if len(self._rows) >= PART:
+        if len(self._rows) >= ROWS_PER_PART:
             self._flush()
 
     def close(self) -> None:
@@ -263,9 +263,9 @@ class Parquet(Kept):
             super().close()
 
     @staticmethod
-    def names_in(folder: Path) -> Names:
+    def names_in(folder: Path) -> SeenKeys:
         """What the folder's Parquet files hold. Raises ConfigError for one that is damaged."""
-        return Names(_names(folder))
+        return SeenKeys(_names(folder))
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
@@ -322,10 +322,14 @@ def _names(folder: Path) -> Iterator[str]:
             raise ConfigError(f"{part} is damaged ({error}); remove it, and its rows are written again.") from error
 
 
-FORMATS: dict[str, Callable[[Path, dict[str, Any]], Kept]] = {".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
+FORMATS: dict[str, Callable[[Path, dict[str, Any]], ResumableWriter]] = {
+    ".jsonl": JsonlWriter,
+    ".csv": CsvWriter,
+    ".parquet": ParquetWriter,
+}
 
 
-def open_table(path: Path, job: dict[str, Any]) -> Kept:
+def open_writer(path: Path, job: dict[str, Any]) -> ResumableWriter:
     """The table of this path, begun or gone on with; its suffix says the format. `job`: what makes its rows, in JSON.
 
     Raises ConfigError for a suffix that is none of FORMATS', a table that is another job's, or damaged.

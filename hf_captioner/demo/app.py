@@ -21,11 +21,11 @@ os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="hf-captioner-")
 import gradio as gr
 
 from hf_captioner import CheckpointError, ConfigError, ImageCaptioner, ImageError
-from hf_captioner.config import FIFTHS, CaptionerConfig
-from hf_captioner.demo.attention_view import looking, shown
-from hf_captioner.demo.session import look
-from hf_captioner.demo.tab_batch import MOST, many_photographs, too_many
-from hf_captioner.demo.tab_single import one_photograph
+from hf_captioner.config import OCCLUDED_REGIONS, CaptionerConfig
+from hf_captioner.demo.attention_view import attention_view, view_data
+from hf_captioner.demo.session import start_session
+from hf_captioner.demo.tab_batch import MOST, batch_tab, too_many
+from hf_captioner.demo.tab_single import single_tab
 from hf_captioner.demo.uploads import Upload, cannot_read, picture, pictures
 from hf_captioner.hub.card import render_card
 from hf_captioner.hub.packaged import data_path
@@ -44,7 +44,7 @@ LIVE = 4
 """Visitors whose cameras are captioned at once."""
 TURN = 20
 """Seconds of a visitor's camera after which it is the next one's turn, if another waits."""
-SWEEP, KEPT = 60, 600
+CLEANUP_INTERVAL, UPLOAD_TTL = 60, 600
 """Seconds between two looks for uploads older than so many seconds; those are deleted."""
 WAITING = 400
 """Events that wait for their turn: a hundred visitors at once, each with a few touches of the page."""
@@ -62,9 +62,9 @@ def build_page(captioner: ImageCaptioner, examples: Path | None = None) -> gr.Bl
     with gr.Blocks(title="What did it look at?", analytics_enabled=False) as page:
         gr.Markdown("# What did it look at?\nA caption for your photograph, and where the model looked for every word.")
         with gr.Tab("Photograph"):
-            photograph = one_photograph(captioner, paths, f"{LIT} {known(captioner.config)}")
+            photograph = single_tab(captioner, paths, f"{LIT} {measured_summary(captioner.config)}")
         with gr.Tab("Many at once"):
-            many_photographs(captioner)
+            batch_tab(captioner)
         with gr.Tab("Live"):
             _live(captioner)
         with gr.Tab("Compare"):
@@ -94,7 +94,7 @@ def _live(captioner: ImageCaptioner) -> None:
             rate = gr.Markdown("Press record, and it says what the camera sees, again and again.")
 
     def watch(frame: Any, times: tuple[float, ...]) -> tuple[str, tuple[float, ...], str]:
-        caption = captioner.caption(frame, num_captions=1)
+        caption = captioner.caption(frame, num_return_sequences=1)
         times = (*times[-9:], time.monotonic())
         pace = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
         return caption.text, times, f"{pace:.1f} captions a second"
@@ -124,7 +124,7 @@ def _compare(captioner: ImageCaptioner) -> None:
         sides = []
         for side in (1, 2):
             with gr.Column(min_width=300):
-                sides.append(looking(elem_id=f"side-{side}"))
+                sides.append(attention_view(elem_id=f"side-{side}"))
 
     def compare(upload: Upload | None, *names: str) -> list[Any]:
         if upload is None:
@@ -144,8 +144,10 @@ def _compare(captioner: ImageCaptioner) -> None:
 
 
 def _spoken(captioner: ImageCaptioner, path: str, name: str) -> dict[str, Any]:
-    sitting = look(loaded(name) if name else captioner, path)
-    return shown(sitting.photograph, [(name or "this page's own", sitting.plain, [False] * len(sitting.plain.words))])
+    session = start_session(loaded(name) if name else captioner, path)
+    return view_data(
+        session.photograph, [(name or "this page's own", session.plain, [False] * len(session.plain.words))]
+    )
 
 
 @lru_cache(2)
@@ -179,14 +181,14 @@ def _endpoints(captioner: ImageCaptioner, photograph: gr.Image) -> None:
         """
         return _caption(captioner, photograph)
 
-    def continue_caption(photograph: Upload | None, begin_with: str) -> dict[str, Any]:
+    def continue_caption(photograph: Upload | None, prefix: str) -> dict[str, Any]:
         """Caption a photograph with a sentence that begins with the words given.
 
         Args:
             photograph: A picture's file.
-            begin_with: The caption's first words, such as "two dogs".
+            prefix: The caption's first words, such as "two dogs".
         """
-        return _caption(captioner, photograph, begin_with=begin_with)
+        return _caption(captioner, photograph, prefix=prefix)
 
     def caption_batch(photographs: list[Upload]) -> list[dict[str, Any]]:
         """Caption several photographs, in order; one that cannot be read gets an `error` in its place.
@@ -198,7 +200,7 @@ def _endpoints(captioner: ImageCaptioner, photograph: gr.Image) -> None:
             raise gr.Error("There are no photographs; expected a list of pictures' files.", print_exception=False)
         if len(photographs) > MOST:
             raise gr.Error(too_many(photographs), print_exception=False)
-        found: Any = captioner.stream([upload.path for upload in photographs], num_captions=1)
+        found: Any = captioner.stream([upload.path for upload in photographs], num_return_sequences=1)
         return [
             {"error": cannot_read(result, upload)} if isinstance(result, ImageError) else result.to_dict()
             for upload, result in zip(photographs, found, strict=True)
@@ -217,7 +219,9 @@ def _caption(captioner: ImageCaptioner, photograph: Upload | None, **search: Any
     if photograph is None:
         raise gr.Error("There is no photograph; expected a picture's file.", print_exception=False)
     try:
-        found: dict[str, Any] = captioner.caption(photograph.path, num_captions=1, **search).to_dict(attention=True)
+        found: dict[str, Any] = captioner.caption(photograph.path, num_return_sequences=1, **search).to_dict(
+            attention=True
+        )
         return found
     except ImageError as error:
         raise gr.Error(cannot_read(error, photograph), print_exception=False) from error
@@ -225,16 +229,16 @@ def _caption(captioner: ImageCaptioner, photograph: Upload | None, **search: Any
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def known(config: CaptionerConfig) -> str:
+def measured_summary(config: CaptionerConfig) -> str:
     """What was measured of this captioner, in plain sentences; nothing is said of what was not."""
     occlusion = config.occlusion
     seen = SEEN if config.results and config.results.dataset == "Flickr8k" else ""
     if occlusion is None:
         return seen
-    most, random = (f"{100 * occlusion.hidden[fifth]:.0f} %" for fifth in FIFTHS[:2])
+    most, random = (f"{100 * occlusion.occluded[fifth]:.0f} %" for fifth in OCCLUDED_REGIONS[:2])
     return (
-        f"Tested on {occlusion.photographs:,} photographs: with the most attended fifth painted over, a word's "
-        f"probability falls from {100 * occlusion.untouched:.0f} % to {most}; with a random fifth, to {random}. {seen}"
+        f"Tested on {occlusion.images:,} photographs: with the most attended fifth painted over, a word's "
+        f"probability falls from {100 * occlusion.baseline:.0f} % to {most}; with a random fifth, to {random}. {seen}"
     )
 
 
@@ -258,7 +262,7 @@ def held() -> list[Path]:
 
 
 def sweep(page: gr.Blocks, own: Set[Path]) -> None:
-    """Delete what visitors left more than KEPT seconds ago; `own` is the page's and stays.
+    """Delete what visitors left more than UPLOAD_TTL seconds ago; `own` is the page's and stays.
 
     `gr.Blocks(delete_cache=...)` deletes the page's own too, and ends for good when an upload arrives meanwhile.
     """
@@ -266,7 +270,7 @@ def sweep(page: gr.Blocks, own: Set[Path]) -> None:
     for path in held():
         # An upload that arrives is renamed, and a folder may have been filled again: neither stops the others.
         with contextlib.suppress(OSError):
-            if path not in own and time.time() - path.lstat().st_ctime > KEPT:
+            if path not in own and time.time() - path.lstat().st_ctime > UPLOAD_TTL:
                 path.rmdir() if path.is_dir() else path.unlink()
                 gone.add(str(path))
     for names in page.temp_file_sets:  # they would fill the memory
@@ -275,7 +279,7 @@ def sweep(page: gr.Blocks, own: Set[Path]) -> None:
 
 def _sweeping(page: gr.Blocks, own: Set[Path]) -> None:
     while True:
-        time.sleep(SWEEP)
+        time.sleep(CLEANUP_INTERVAL)
         sweep(page, own)
 
 

@@ -14,8 +14,8 @@ from hf_captioner import Caption
 HERE = Path(__file__).parent
 
 
-def looking(**given: Any) -> gr.HTML:
-    """The component; its value is what `shown` makes. Events: `word` (place: [caption, word]) when a word is chosen,
+def attention_view(**given: Any) -> gr.HTML:
+    """The component; its value is what `view_data` makes. Events: `word` (place: [caption, word]) for a chosen word,
     `hide` (place) to cover what it looked at, `cover` (covered: the cells, row by row) when the brush is lifted.
 
     No subclass: Gradio would write a file beside this one for it.
@@ -26,13 +26,13 @@ def looking(**given: Any) -> gr.HTML:
     return gr.HTML(html_template=template, css_template=style, js_on_load=script, apply_default_css=False, **given)
 
 
-def shown(
+def view_data(
     photograph: bytes,
     captions: Sequence[tuple[str, Caption, Sequence[bool]]],
     covered: np.ndarray | None = None,
     paint: Sequence[int] = (127, 127, 127),
 ) -> dict[str, Any]:
-    """The value of `looking`: a photograph, as JPEG; captions with a label each, and which of their words are new.
+    """The value of `attention_view`: a JPEG; captions with a label each, and which of their words are new.
 
     covered: (n, n) cells painted over in the colour paint, RGB; None where the photograph cannot be covered.
     """

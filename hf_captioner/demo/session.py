@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner
-from hf_captioner.images import ImageSource, cover, open_image, read_pixels
+from hf_captioner.images import ImageSource, occlude, open_image, read_pixels
 
 SHOWN = 1280
 """Longest side of the photograph on the page, in pixels."""
@@ -30,16 +30,16 @@ NOTHING = np.zeros((CELLS, CELLS), bool)
 """Nothing covered."""
 DOUBTFUL = 0.3
 """Below this confidence a caption is offered with a warning."""
-HUSHED = 125
+ALT_TEXT_LIMIT = 125
 """Characters after which some screen readers cut an alternative text."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class CaptionRequest:
     """How a visitor wants the photograph captioned; by default as the checkpoint does it."""
 
-    begin_with: str = ""
-    avoid: str = ""
+    prefix: str = ""
+    bad_words: str = ""
     """Words, with commas or spaces between them."""
     length: str = NATURAL
     mood: str = SAFE
@@ -49,7 +49,7 @@ class Wish:
 
 
 @dataclass(frozen=True, eq=False)
-class Sitting:
+class Session:
     """One visitor's photograph and what was said of it."""
 
     photograph: bytes
@@ -60,9 +60,9 @@ class Sitting:
     """(3, S, S), as the model reads it."""
     plain: Caption
     """The caption of the whole photograph, nothing asked."""
-    wish: Wish = Wish()
+    request: CaptionRequest = CaptionRequest()
     answers: tuple[Caption, ...] = ()
-    """The captions of the wish; none where nothing is wished and nothing covered."""
+    """The captions of the request; none where nothing is wished and nothing covered."""
     covered: np.ndarray = dataclasses.field(default_factory=NOTHING.copy)
     """(CELLS, CELLS): where the photograph is painted over."""
 
@@ -71,7 +71,7 @@ class Sitting:
         return (self.plain, *self.answers)
 
 
-def look(captioner: ImageCaptioner, source: ImageSource) -> Sitting:
+def start_session(captioner: ImageCaptioner, source: ImageSource) -> Session:
     """Read a photograph and caption it. Raises ImageError."""
     photograph = open_image(source)
     pixels = read_pixels(source, captioner.config)
@@ -79,52 +79,52 @@ def look(captioner: ImageCaptioner, source: ImageSource) -> Sitting:
     mean, file = np.array(photograph.resize((1, 1), Image.Resampling.BOX)), io.BytesIO()
     photograph.thumbnail((SHOWN, SHOWN))
     photograph.save(file, "JPEG", quality=88)
-    return Sitting(file.getvalue(), tuple(mean.flatten().tolist()), pixels, plain)
+    return Session(file.getvalue(), tuple(mean.flatten().tolist()), pixels, plain)
 
 
-def ask(captioner: ImageCaptioner, sitting: Sitting, wish: Wish, covered: np.ndarray) -> Sitting:
+def recaption(captioner: ImageCaptioner, session: Session, request: CaptionRequest, covered: np.ndarray) -> Session:
     """Caption the photograph again as wished, with the covered cells painted over. Raises ConfigError."""
     answers: list[Caption] = []
-    if wish != Wish(seed=wish.seed) or covered.any():
-        pixels = cover(sitting.pixels, torch.from_numpy(covered)[None])[0]
-        answers = _captions(captioner, pixels, search_of(wish, len(sitting.plain.words)))
-        if wish.length == SHORTER and not all(answer.finished for answer in answers):
+    if request != CaptionRequest(seed=request.seed) or covered.any():
+        pixels = occlude(session.pixels, torch.from_numpy(covered)[None])[0]
+        answers = _captions(captioner, pixels, search_of(request, len(session.plain.words)))
+        if request.length == SHORTER and not all(answer.finished for answer in answers):
             raise ConfigError("It finds no shorter caption of this photograph.")
-    return dataclasses.replace(sitting, wish=wish, answers=tuple(answers), covered=covered)
+    return dataclasses.replace(session, request=request, answers=tuple(answers), covered=covered)
 
 
 def _captions(captioner: ImageCaptioner, pixels: Tensor, search: dict[str, Any]) -> list[Caption]:
-    return captioner.caption_grid(captioner.encode(pixels[None]), captioner.search_settings(search))[0]
+    return captioner.caption_features(captioner.encode(pixels[None]), captioner.prepare_generation_config(search))[0]
 
 
-def search_of(wish: Wish, words: int) -> dict[str, Any]:
-    """A wish as keywords of `ImageCaptioner.caption`, where the plain caption has so many words."""
+def search_of(request: CaptionRequest, words: int) -> dict[str, Any]:
+    """A request as keywords of `ImageCaptioner.caption`, where the plain caption has so many words."""
     search: dict[str, Any] = {}
-    if wish.begin_with.strip():
-        search["begin_with"] = wish.begin_with
-    if wish.avoid.strip():
-        search["avoid"] = tuple(re.split(r"[\s,]+", wish.avoid.strip(" ,")))
-    if wish.length == SHORTER:
-        search |= {"max_length": max(words - 1, len(wish.begin_with.split()) + 1), "beams": 20}
-    if wish.length == LONGER:
+    if request.prefix.strip():
+        search["prefix"] = request.prefix
+    if request.bad_words.strip():
+        search["bad_words"] = tuple(re.split(r"[\s,]+", request.bad_words.strip(" ,")))
+    if request.length == SHORTER:
+        search |= {"max_length": max(words - 1, len(request.prefix.split()) + 1), "num_beams": 20}
+    if request.length == LONGER:
         search |= {"min_length": words + MORE, "max_length": 2 * words + MORE}
-    if wish.mood == LIVELY:
-        search |= {"sample": True, "temperature": 0.8, "top_p": 0.9, "seed": wish.seed}
-    if wish.several:
-        search["num_captions"] = 3
-        if wish.mood == SAFE:
-            search |= {"beams": 6, "beam_groups": 3, "diversity": 3.0}
+    if request.mood == LIVELY:
+        search |= {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "seed": request.seed}
+    if request.several:
+        search["num_return_sequences"] = 3
+        if request.mood == SAFE:
+            search |= {"num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 3.0}
     return search
 
 
-def label(sitting: Sitting) -> str:
+def request_label(session: Session) -> str:
     """What was asked for the answers, in words."""
-    wish = sitting.wish
-    asked = ["with a part covered"] * bool(sitting.covered.any())
-    asked += [f"beginning “{wish.begin_with.strip()}”"] * bool(wish.begin_with.strip())
-    asked += [f"avoiding “{wish.avoid.strip()}”"] * bool(wish.avoid.strip())
-    asked += [wish.length] * (wish.length != NATURAL) + [wish.mood] * (wish.mood != SAFE)
-    asked += ["three captions"] * wish.several
+    request = session.request
+    asked = ["with a part covered"] * bool(session.covered.any())
+    asked += [f"beginning “{request.prefix.strip()}”"] * bool(request.prefix.strip())
+    asked += [f"avoiding “{request.bad_words.strip()}”"] * bool(request.bad_words.strip())
+    asked += [request.length] * (request.length != NATURAL) + [request.mood] * (request.mood != SAFE)
+    asked += ["three captions"] * request.several
     return f"Asked again: {', '.join(asked)}"
 
 
@@ -136,7 +136,7 @@ def most_attended(attention: np.ndarray) -> np.ndarray:
     return hidden
 
 
-def changed(before: Caption, after: Caption) -> list[bool]:
+def changed_words(before: Caption, after: Caption) -> list[bool]:
     """For each word of the later caption, whether it is new."""
     old, new = ([word.text for word in caption.words] for caption in (before, after))
     kept = [False] * len(new)
@@ -161,6 +161,6 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".") if text else ""
 
 
-def snippet(name: str, text: str) -> str:
+def html_snippet(name: str, text: str) -> str:
     """The HTML that shows a picture with its alternative text."""
     return f'<img src="{html.escape(name)}" alt="{html.escape(text)}">'

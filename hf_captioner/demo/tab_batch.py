@@ -16,7 +16,7 @@ from hf_captioner.images import open_image
 
 COLUMNS = {"photo": "120px", "caption": "460px", "confidence": "130px", "file": "200px", "problem": "300px"}
 """Headings of the table and their widths."""
-KEPT = ("file", "caption", "confidence", "problem")
+UPLOAD_TTL = ("file", "caption", "confidence", "problem")
 """What is taken away of it."""
 Table = Sequence[Sequence[str]]
 THUMBNAIL = 96
@@ -30,7 +30,7 @@ def rows(captioner: ImageCaptioner, uploads: Sequence[Upload]) -> Iterator[list[
     """A row a photograph, in order; a file that is no picture is a row that says why."""
     caption: Any
     paths = [upload.path for upload in uploads]
-    for upload, caption in zip(uploads, captioner.stream(paths, batch_size=LINES, num_captions=1), strict=True):
+    for upload, caption in zip(uploads, captioner.stream(paths, batch_size=LINES, num_return_sequences=1), strict=True):
         if isinstance(caption, ImageError):
             yield ["", "", "", upload.name, cannot_read(caption, upload)]
         else:
@@ -43,7 +43,7 @@ def too_many(uploads: Sequence[Upload]) -> str:
 
 
 def _thumbnail(path: str) -> str:
-    picture, file = open_image(path, at_least=2 * THUMBNAIL), io.BytesIO()
+    picture, file = open_image(path, min_side=2 * THUMBNAIL), io.BytesIO()
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     picture.save(file, "JPEG")
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
@@ -51,14 +51,14 @@ def _thumbnail(path: str) -> str:
 
 def _kept(table: Table) -> list[dict[str, str]]:
     named = [dict(zip(COLUMNS, row, strict=True)) for row in table]
-    return [{column: row[column] for column in KEPT} for row in named]
+    return [{column: row[column] for column in UPLOAD_TTL} for row in named]
 
 
 def as_csv(table: Table) -> str:
     """What a spreadsheet would take for a formula is made text."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(KEPT)
+    writer.writerow(UPLOAD_TTL)
     writer.writerows([sanitize_value_for_csv(cell) for cell in row.values()] for row in _kept(table))
     return file.getvalue()
 
@@ -82,7 +82,7 @@ SAVE = """(text) => {
 FILES = {"captions.csv": as_csv, "captions.json": as_json, "metadata.jsonl": as_metadata}
 
 
-def many_photographs(captioner: ImageCaptioner) -> None:
+def batch_tab(captioner: ImageCaptioner) -> None:
     """Build the tab inside the page being built."""
     files = pictures(file_types=["image"], label="Photographs", height=180, elem_id="files")
     with gr.Row():

@@ -10,9 +10,28 @@ import gradio as gr
 import numpy as np
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
-from hf_captioner.demo import session as asking
-from hf_captioner.demo.attention_view import looking, shown
-from hf_captioner.demo.session import LENGTHS, LIVELY, MOODS, NATURAL, SAFE, Sitting, Wish
+from hf_captioner.demo.attention_view import attention_view, view_data
+from hf_captioner.demo.session import (
+    ALT_TEXT_LIMIT,
+    CELLS,
+    DOUBTFUL,
+    LENGTHS,
+    LIVELY,
+    MOODS,
+    NATURAL,
+    NOTHING,
+    SAFE,
+    CaptionRequest,
+    Session,
+    alternatives,
+    changed_words,
+    html_snippet,
+    most_attended,
+    recaption,
+    request_label,
+    sentence,
+    start_session,
+)
 from hf_captioner.demo.uploads import Upload, cannot_read, picture
 
 NO_OPINION = "Give it a photograph, or choose an example."
@@ -26,38 +45,38 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 @dataclass(frozen=True)
 class Controls:
-    """What a visitor wishes with; the first six are the fields of a Wish."""
+    """What a visitor wishes with; the first six are the fields of a CaptionRequest."""
 
     begin: gr.Textbox
-    avoid: gr.Textbox
+    bad_words: gr.Textbox
     length: gr.Radio
     mood: gr.Radio
     several: gr.Checkbox
     seed: gr.State
     choices: gr.Radio
     again: gr.Button
-    afresh: gr.Button
+    reset: gr.Button
 
     @property
-    def wish(self) -> list[gr.components.Component]:
-        return [self.begin, self.avoid, self.length, self.mood, self.several, self.seed]
+    def request(self) -> list[gr.components.Component]:
+        return [self.begin, self.bad_words, self.length, self.mood, self.several, self.seed]
 
     @property
     def changing(self) -> list[gr.components.Component]:
         """What a new photograph finds as it was at first."""
-        return [*self.wish, self.choices, self.again]
+        return [*self.request, self.choices, self.again]
 
 
 def at_first() -> list[Any]:
     """The values of `Controls.changing` before anything is wished."""
-    wish = Wish()
-    fields = [wish.begin_with, wish.avoid, wish.length, wish.mood, wish.several, wish.seed]
+    request = CaptionRequest()
+    fields = [request.prefix, request.bad_words, request.length, request.mood, request.several, request.seed]
     return [*fields, gr.Radio([], value=None, visible=False), gr.Button(visible=False)]
 
 
-def one_photograph(captioner: ImageCaptioner, examples: Sequence[str], explanation: str) -> gr.Image:
+def single_tab(captioner: ImageCaptioner, examples: Sequence[str], explanation: str) -> gr.Image:
     """Build the tab inside the page being built; returns its image box."""
-    sitting = gr.State(None, time_to_live=REMEMBERED)
+    session = gr.State(None, time_to_live=REMEMBERED)
     with gr.Column(elem_id="one"):
         with gr.Column(elem_id="given"):
             photograph = picture(
@@ -69,14 +88,14 @@ def one_photograph(captioner: ImageCaptioner, examples: Sequence[str], explanati
                         lambda path=path: path, None, photograph, **PRIVATE
                     )
         with gr.Column(elem_id="seen"):
-            seen = looking(elem_id="looking")
+            seen = attention_view(elem_id="attention_view")
             hint = gr.Markdown(NO_OPINION)
             gr.Markdown(explanation)
             with gr.Column(visible=False) as written:
                 doubt, alt = _alt_text(photograph)
         with gr.Column(visible=False, elem_id="asked") as asked:
             controls = _controls()
-    _connect(captioner, photograph, sitting, controls, seen, [sitting, seen, hint, doubt, alt, written, asked])
+    _connect(captioner, photograph, session, controls, seen, [session, seen, hint, doubt, alt, written, asked])
     return photograph
 
 
@@ -88,13 +107,13 @@ def _controls() -> Controls:
     return Controls(
         choices=choices,
         begin=gr.Textbox(label="Begin with", placeholder="two dogs", max_lines=1, max_length=200),
-        avoid=gr.Textbox(label="Avoid these words", placeholder="man, shirt", max_lines=1, max_length=200),
+        bad_words=gr.Textbox(label="Avoid these words", placeholder="man, shirt", max_lines=1, max_length=200),
         length=gr.Radio(list(LENGTHS), value=NATURAL, label="Length"),
         mood=gr.Radio(list(MOODS), value=SAFE, label="Safe, or drawn at random"),
         several=gr.Checkbox(label="Three different captions"),
         seed=gr.State(0),
         again=gr.Button("Draw another", visible=False),
-        afresh=gr.Button("As it says by itself"),
+        reset=gr.Button("As it says by itself"),
     )
 
 
@@ -110,9 +129,9 @@ def _alt_text(photograph: gr.Image) -> tuple[gr.Markdown, gr.Textbox]:
 
     def written(upload: Upload | None, text: str) -> tuple[str, str]:
         note = f"{len(text)} characters."
-        if len(text) > asking.HUSHED:
-            note += f" Some screen readers stop after {asking.HUSHED}."
-        return note, asking.snippet(upload.name if upload else "", text) if text else ""
+        if len(text) > ALT_TEXT_LIMIT:
+            note += f" Some screen readers stop after {ALT_TEXT_LIMIT}."
+        return note, html_snippet(upload.name if upload else "", text) if text else ""
 
     alt.change(written, [photograph, alt], [counted, markup], **PRIVATE)
     return doubt, alt
@@ -121,12 +140,12 @@ def _alt_text(photograph: gr.Image) -> tuple[gr.Markdown, gr.Textbox]:
 def _connect(
     captioner: ImageCaptioner,
     photograph: gr.Image,
-    sitting: gr.State,
+    session: gr.State,
     controls: Controls,
     seen: gr.HTML,
     results: list[gr.components.Component],
 ) -> None:
-    """What happens at each touch; `results` are what `_told` fills."""
+    """What happens at each touch; `results` are what `outputs` fills."""
     unchanged = [gr.skip()] * len(results)
 
     def look(upload: Upload | None) -> list[Any]:
@@ -134,70 +153,70 @@ def _connect(
         told: list[Any] = [None, {}, NO_OPINION, "", "", *[gr.Column(visible=False)] * 2]
         if upload is not None:
             try:
-                told = _told(asking.look(captioner, upload.path))
+                told = outputs(start_session(captioner, upload.path))
             except ImageError as error:
                 gr.Warning(html.escape(cannot_read(error, upload)))
         return [*told, *at_first()]
 
-    def ask(sitting: Sitting | None, *wished: Any, covered: np.ndarray | None = None) -> list[Any]:
-        wish = Wish(*wished)
-        if sitting is None:
-            if wish != Wish() or covered is not None:
+    def ask(session: Session | None, *wished: Any, covered: np.ndarray | None = None) -> list[Any]:
+        request = CaptionRequest(*wished)
+        if session is None:
+            if request != CaptionRequest() or covered is not None:
                 gr.Warning(FORGOTTEN)
             return unchanged
-        covered = sitting.covered if covered is None else covered
-        if wish == sitting.wish and (covered == sitting.covered).all():
+        covered = session.covered if covered is None else covered
+        if request == session.request and (covered == session.covered).all():
             return unchanged
         try:
-            return _told(asking.ask(captioner, sitting, wish, covered))
+            return outputs(recaption(captioner, session, request, covered))
         except ConfigError as error:
             gr.Warning(html.escape(str(error)))
             return unchanged
 
-    def brushed(event: gr.EventData, sitting: Sitting | None, *wished: Any) -> list[Any]:
-        return ask(sitting, *wished, covered=np.array(event.covered, bool).reshape(asking.CELLS, asking.CELLS))
+    def brushed(event: gr.EventData, session: Session | None, *wished: Any) -> list[Any]:
+        return ask(session, *wished, covered=np.array(event.covered, bool).reshape(CELLS, CELLS))
 
-    def hidden(event: gr.EventData, sitting: Sitting | None, *wished: Any) -> list[Any]:
-        if sitting is None:
-            return ask(None, *wished, covered=asking.NOTHING)
+    def hidden(event: gr.EventData, session: Session | None, *wished: Any) -> list[Any]:
+        if session is None:
+            return ask(None, *wished, covered=NOTHING)
         caption, word = event.place
-        cells = asking.most_attended(sitting.captions[caption].words[word].attention)
-        return ask(sitting, *wished, covered=sitting.covered | cells)
+        cells = most_attended(session.captions[caption].words[word].attention)
+        return ask(session, *wished, covered=session.covered | cells)
 
-    def likeliest(event: gr.EventData, sitting: Sitting | None) -> Any:
-        if sitting is None:
+    def likeliest(event: gr.EventData, session: Session | None) -> Any:
+        if session is None:
             gr.Warning(FORGOTTEN)
             return gr.skip()
         caption, word = event.place
-        return gr.Radio(asking.alternatives(captioner, sitting.captions[caption], word), value=None, visible=True)
+        return gr.Radio(alternatives(captioner, session.captions[caption], word), value=None, visible=True)
 
-    def afresh(sitting: Sitting | None) -> list[Any]:
-        told = unchanged if sitting is None else _told(asking.ask(captioner, sitting, Wish(), asking.NOTHING))
+    def reset(session: Session | None) -> list[Any]:
+        told = unchanged if session is None else outputs(recaption(captioner, session, CaptionRequest(), NOTHING))
         return [*told, *at_first()]
 
-    wished = [sitting, *controls.wish]
+    wished = [session, *controls.request]
     answer: dict[str, Any] = {"fn": ask, "inputs": wished, "outputs": results, **PRIVATE}
     photograph.change(look, photograph, [*results, *controls.changing], **PRIVATE)
-    seen.word(likeliest, sitting, controls.choices, **PRIVATE)
+    seen.word(likeliest, session, controls.choices, **PRIVATE)
     seen.cover(brushed, wished, results, **PRIVATE)
     seen.hide(hidden, wished, results, **PRIVATE)
     controls.choices.input(lambda chosen: chosen, controls.choices, controls.begin, **PRIVATE).then(**answer)
     controls.again.click(lambda last: last + 1, controls.seed, controls.seed, **PRIVATE).then(**answer)
     controls.mood.input(lambda now: gr.Button(visible=now == LIVELY), controls.mood, controls.again, **PRIVATE)
-    written = [box_event for box in (controls.begin, controls.avoid) for box_event in (box.submit, box.blur)]
+    written = [box_event for box in (controls.begin, controls.bad_words) for box_event in (box.submit, box.blur)]
     touched = [controls.length.input, controls.mood.input, controls.several.input]
     gr.on([*written, *touched], trigger_mode="always_last", **answer)
-    controls.afresh.click(afresh, sitting, [*results, *controls.changing], **PRIVATE)
+    controls.reset.click(reset, session, [*results, *controls.changing], **PRIVATE)
 
 
-def _told(sitting: Sitting) -> list[Any]:
-    """What a sitting shows: itself, the words over the photograph, no hint, how sure the model is, the alternative
+def outputs(session: Session) -> list[Any]:
+    """What a session shows: itself, the words over the photograph, no hint, how sure the model is, the alternative
     text, and what there is to do with them."""
-    label, newest = asking.label(sitting), (sitting.answers or (sitting.plain,))[0]
-    lines = [("It says", sitting.plain, [False] * len(sitting.plain.words))]
-    lines += [(label, answer, asking.changed(sitting.plain, answer)) for answer in sitting.answers]
-    value = shown(sitting.photograph, lines, sitting.covered, sitting.colour)
-    return [sitting, value, "", sure(newest), asking.sentence(newest.text), *[gr.Column(visible=True)] * 2]
+    label, newest = request_label(session), (session.answers or (session.plain,))[0]
+    lines = [("It says", session.plain, [False] * len(session.plain.words))]
+    lines += [(label, answer, changed_words(session.plain, answer)) for answer in session.answers]
+    value = view_data(session.photograph, lines, session.covered, session.colour)
+    return [session, value, "", sure(newest), sentence(newest.text), *[gr.Column(visible=True)] * 2]
 
 
 def sure(caption: Caption) -> str:
@@ -205,4 +224,4 @@ def sure(caption: Caption) -> str:
     if caption.confidence is None:
         return ""
     told = f"Confidence {caption.confidence:.0%}: the chance that this is better than the model's usual caption."
-    return f"{DOUBT} {told}" if caption.confidence < asking.DOUBTFUL else told
+    return f"{DOUBT} {told}" if caption.confidence < DOUBTFUL else told

@@ -9,12 +9,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_captioner.config import CaptionerConfig, Results
 from hf_captioner.hub.packaged import data_path
 
-SOMEONE = "your-name/your-captioner"
+PLACEHOLDER_REPO = "your-name/your-captioner"
 """Stands for the repository in a card that has not been pushed yet."""
 SIGNATURE = "<!-- Written by hf-captioner ({digest}). Once edited, this card is not overwritten. -->\n"
 
 
-def render_card(config: CaptionerConfig, repo_id: str = SOMEONE, *, licence: str | None = None) -> str:
+def render_card(config: CaptionerConfig, repo_id: str = PLACEHOLDER_REPO, *, licence: str | None = None) -> str:
     """The model card, from `model_card.md`: measured results as a table, and as model-index metadata where they
     were measured with the PTB tokenisation, so that they may be compared.
 

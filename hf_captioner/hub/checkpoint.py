@@ -15,9 +15,9 @@ from hf_captioner.errors import CheckpointError, ConfigError
 CARD = "README.md"
 CHECKPOINT_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 SMALL_FILES = ("config.json", "tokenizer.json", CARD, "LICENSE")
-LARGEST = {"model.safetensors": 1 << 30}
+MAX_WEIGHTS_BYTES = {"model.safetensors": 1 << 30}
 """Bytes of a checkpoint's file; one of more is neither fetched nor read."""
-SMALL = 1 << 24
+MAX_FILE_BYTES = 1 << 24
 """The same for every other file."""
 
 STORED = ("BF16", "F16", "F32")
@@ -121,6 +121,6 @@ def read_config(folder: Path) -> CaptionerConfig:
 
 def check_sizes(name: str, sizes: dict[str, int]) -> None:
     for file, size in sizes.items():
-        most = LARGEST.get(file, SMALL)
+        most = MAX_WEIGHTS_BYTES.get(file, MAX_FILE_BYTES)
         if size > most:
             raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {most:,}.")

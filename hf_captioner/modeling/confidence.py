@@ -1,11 +1,11 @@
-"""How far a caption can be trusted, from its words' probabilities and from how strange the photograph is.
+"""How ood_threshold a caption can be trusted, from its words' probabilities and from how strange the image is.
 
-confidence = sigma(intercept + slope * p^2) * sigma((far - r) / softness)
+confidence = sigma(intercept + slope * p^2) * sigma((ood_threshold - r) / ood_temperature)
 
 p is the geometric mean of the probabilities of the caption's words; squared, as the odds of a good caption were found
-to grow faster than with p itself. r is the distance of the photograph from those trained on: with m the mean of its
+to grow faster than with p itself. r is the distance of the image from those trained on: with m the mean of its
 projected grid, the length of what is left of m - center after its part along the directions in which training
-photographs differ most is taken away (the residual of ViM, Wang et al. 2022).
+images differ most is taken away (the residual of ViM, Wang et al. 2022).
 """
 
 import math
@@ -38,7 +38,7 @@ class Confidence(nn.Module):
             return 0.0
         known = self.calibration
         good = known.intercept + known.slope * math.exp(2 * sum(log_probs) / len(log_probs))
-        return _sigma(good) * _sigma((known.far - distance) / known.softness)
+        return _sigma(good) * _sigma((known.ood_threshold - distance) / known.ood_temperature)
 
 
 def directions(width: int) -> int:

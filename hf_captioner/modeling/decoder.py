@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from hf_captioner.config import CaptionerConfig
-from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.modeling.linear import linear
 
-Memory = tuple[Tensor, ...]
+RecurrentState = tuple[Tensor, ...]
 """What a recurrent cell carries: (h, c) for an LSTM, (h,) for a GRU, each (R, d)."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The grids of B photographs as the decoder sees them, computed once a photograph."""
+class ProjectedFeatures:
+    """The grids of B images as the decoder sees them, computed once an image."""
 
     keys: Tensor
     """(B, N, d), already divided by sqrt(d)."""
@@ -36,41 +36,41 @@ class Seen:
         real = self.mask.to(self.values.dtype)[:, :, None]
         return (self.values * real).sum(1) / real.sum(1)
 
-    def select(self, photographs: Tensor) -> "Seen":
-        mask = None if self.mask is None else self.mask[photographs]
-        return Seen(self.keys[photographs], self.values[photographs], mask)
+    def select(self, images: Tensor) -> "ProjectedFeatures":
+        mask = None if self.mask is None else self.mask[images]
+        return ProjectedFeatures(self.keys[images], self.values[images], mask)
 
 
 @dataclass(frozen=True)
-class State:
-    """Everything a hypothesis carries from word to word; the rows come first in every tensor but the photographs'."""
+class DecoderState:
+    """Everything a hypothesis carries from word to word; the rows come first in every tensor but the images'."""
 
-    seen: Seen
-    """Each photograph's grid is there once for its K = R / B rows, which stand beside each other."""
-    memory: Memory
+    seen: ProjectedFeatures
+    """Each image's grid is there once for its K = R / B rows, which stand beside each other."""
+    memory: RecurrentState
     context: Tensor
     """x (R, d): what was attended to for the last word; zero before the first."""
     gates: Tensor
     """(R, t, 4b) what the backward cell makes of each word read so far, before its own state comes in."""
 
-    def select(self, rows: Tensor) -> "State":
+    def select(self, rows: Tensor) -> "DecoderState":
         """The state whose row i is this one's row rows[i]."""
-        photographs, each = self.seen.values.shape[0], len(self.context) // self.seen.values.shape[0]
+        images, each = self.seen.values.shape[0], len(self.context) // self.seen.values.shape[0]
         owners, counts = (rows // each).unique_consecutive(return_counts=True)
         if not bool((counts == counts[0]).all()):
             owners = rows // each
-        same = len(owners) == photographs and bool((owners == torch.arange(photographs, device=rows.device)).all())
+        same = len(owners) == images and bool((owners == torch.arange(images, device=rows.device)).all())
         seen = self.seen if same else self.seen.select(owners)
-        return State(seen, tuple(m[rows] for m in self.memory), self.context[rows], self.gates[rows])
+        return DecoderState(seen, tuple(m[rows] for m in self.memory), self.context[rows], self.gates[rows])
 
 
 @dataclass(frozen=True)
-class Step:
+class DecoderOutput:
     log_probs: Tensor
     """(R, V) float32"""
     attention: Tensor
     """(R, N) float32; each row sums to 1."""
-    state: State
+    state: DecoderState
 
 
 class Decoder(nn.Module):
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: CaptionerConfig, channels: int) -> None:
         super().__init__()
-        d, b = config.width, config.backward_width if config.decoder == "bilstm" else 0
+        d, b = config.hidden_size, config.backward_hidden_size if config.decoder == "bilstm" else 0
         self.attends = config.attention == "dot"
         self.dropout = nn.Dropout(config.dropout)
         self.embedding = nn.Embedding(config.vocabulary_size, d)
@@ -108,14 +108,14 @@ class Decoder(nn.Module):
         if config.tie_embeddings:
             self.output.weight = self.embedding.weight
 
-    def start(self, grid: Grid) -> State:
-        """The state before any word: one row a photograph. The first `step` then gets the start token."""
+    def start(self, grid: FeatureMap) -> DecoderState:
+        """The state before any word: one row an image. The first `step` then gets the start token."""
         seen, memory = self._see(grid)
         rows, _, d = seen.values.shape
         gates = 4 * self.backward_cell.hidden_size if self.backward_cell is not None else 0
-        return State(seen, memory, seen.values.new_zeros(rows, d), seen.values.new_empty(rows, 0, gates))
+        return DecoderState(seen, memory, seen.values.new_zeros(rows, d), seen.values.new_empty(rows, 0, gates))
 
-    def step(self, words: Tensor, state: State) -> Step:
+    def step(self, words: Tensor, state: DecoderState) -> DecoderOutput:
         """Read one word (R,) a row; give the next word's log-probabilities and where the model looked for it."""
         embedded, gates, backward = self.embedding(words), state.gates, None
         if self.backward_cell is not None:
@@ -126,26 +126,28 @@ class Decoder(nn.Module):
             backward = h
         memory, query, context, attention = self._attend(embedded, state.context, state.memory, backward, state.seen)
         log_probs = self._logits(query, context, embedded).float().log_softmax(-1)
-        return Step(log_probs, attention.float(), State(state.seen, memory, context, gates))
+        return DecoderOutput(log_probs, attention.float(), DecoderState(state.seen, memory, context, gates))
 
-    def teacher_forced(self, grid: Grid, words: Tensor, lengths: Tensor) -> tuple[PackedSequence, PackedSequence]:
+    def teacher_forced(self, grid: FeatureMap, words: Tensor, lengths: Tensor) -> tuple[PackedSequence, PackedSequence]:
         """Every next word's logits at once, each from the true words before it.
 
-        grid: B photographs. words (R, T): start token first, R = B * K captions in the photographs' order.
+        grid: B images. words (R, T): start token first, R = B * K captions in the images' order.
         lengths (R,) on the CPU: how many of each row's words are read. Returns packed logits (., V) and attention
         (., N) with as many places a row as words were read; `pack_padded_sequence` of the targets lines up with them.
         """
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
         order, sizes = cast(Tensor, packed.sorted_indices), packed.batch_sizes.tolist()
-        photographs = order // (len(words) // len(grid.values))
+        images = order // (len(words) // len(grid.values))
         seen, memory = self._see(grid)
-        seen, memory = seen.select(photographs), tuple(m[photographs] for m in memory)
+        seen, memory = seen.select(images), tuple(m[images] for m in memory)
         embedded = self.dropout(self.embedding(packed.data)).split(sizes)
         backwards = self._backward_lock_step(embedded, sizes)
         context = seen.values.new_zeros(len(order), seen.values.shape[-1])
         queries, contexts, attentions = [], [], []
         for t, rows in enumerate(sizes):
-            seen = Seen(seen.keys[:rows], seen.values[:rows], None if seen.mask is None else seen.mask[:rows])
+            seen = ProjectedFeatures(
+                seen.keys[:rows], seen.values[:rows], None if seen.mask is None else seen.mask[:rows]
+            )
             memory, query, context, attention = self._attend(
                 embedded[t], context[:rows], tuple(m[:rows] for m in memory), backwards[t], seen
             )
@@ -156,13 +158,13 @@ class Decoder(nn.Module):
         shape = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
         return PackedSequence(logits, *shape), PackedSequence(torch.cat(attentions), *shape)
 
-    def _see(self, grid: Grid) -> tuple[Seen, Memory]:
+    def _see(self, grid: FeatureMap) -> tuple[ProjectedFeatures, RecurrentState]:
         cells, norm = cast(tuple[nn.Linear, nn.LayerNorm], tuple(self.project))
         values = norm(linear(grid.values.flatten(0, 1), cells.weight, cells.bias)).unflatten(0, grid.values.shape[:2])
         keys = values
         if self.attends:
             keys = linear(values.flatten(0, 1), self.key.weight).view_as(values) * values.shape[-1] ** -0.5
-        seen = Seen(keys, values, grid.mask)
+        seen = ProjectedFeatures(keys, values, grid.mask)
         mean = seen.mean()
         return seen, tuple(torch.tanh(part(mean)) for part in self.initial)
 
@@ -201,8 +203,13 @@ class Decoder(nn.Module):
         return cast(Tensor, getattr(self.backward_cell, f"{name}_l0"))
 
     def _attend(
-        self, embedded: Tensor, context: Tensor, memory: Memory, backward: Tensor | None, seen: Seen
-    ) -> tuple[Memory, Tensor, Tensor, Tensor]:
+        self,
+        embedded: Tensor,
+        context: Tensor,
+        memory: RecurrentState,
+        backward: Tensor | None,
+        seen: ProjectedFeatures,
+    ) -> tuple[RecurrentState, Tensor, Tensor, Tensor]:
         """One place: the new memory, q_t, x_t and a_t of each row."""
         if self.attends:
             embedded = torch.cat([embedded, context.to(embedded.dtype)], 1)
@@ -223,7 +230,7 @@ class Decoder(nn.Module):
             attention.flatten(0, 1),
         )
 
-    def _forward(self, read: Tensor, memory: Memory) -> Memory:
+    def _forward(self, read: Tensor, memory: RecurrentState) -> RecurrentState:
         """One place of the forward cell, as torch's LSTMCell or GRUCell defines it."""
         cell = self.forward_cell
         of_input = linear(read, cell.weight_ih, cell.bias_ih)
@@ -247,7 +254,7 @@ def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def _even(seen: Seen) -> Tensor:
+def _even(seen: ProjectedFeatures) -> Tensor:
     """Attention of a decoder that has none: the same on every real cell."""
     real = torch.ones_like(seen.values[:, :, 0], dtype=torch.float32)
     if seen.mask is not None:

@@ -19,7 +19,7 @@ BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": Fa
 
 
 @dataclass(frozen=True)
-class Grid:
+class FeatureMap:
     """What the encoder saw: values (B, N, C) with N = height * width cells, row by row from the top left."""
 
     values: Tensor
@@ -30,7 +30,7 @@ class Grid:
 
 
 class Encoder(nn.Module):
-    """Pixels (B, 3, S, S) -> Grid.
+    """Pixels (B, 3, S, S) -> FeatureMap.
 
     Batch norm is always frozen, so it is folded into the convolutions: the forward pass is quicker, and
     fine-tuning moves the folded weights.
@@ -53,12 +53,12 @@ class Encoder(nn.Module):
 
     @property
     def stride(self) -> float:
-        """Pixels of the resized photograph a grid cell spans, from one cell to the next."""
+        """Pixels of the resized image a grid cell spans, from one cell to the next."""
         return self.config.image_size / self.height
 
-    def forward(self, pixels: Tensor) -> Grid:
+    def forward(self, pixels: Tensor) -> FeatureMap:
         features = self.network(pixels)
-        return Grid(features.flatten(2).transpose(1, 2), features.shape[2], features.shape[3])
+        return FeatureMap(features.flatten(2).transpose(1, 2), features.shape[2], features.shape[3])
 
     def load_backbone(self, source: str | Path) -> None:
         """Load ImageNet weights in torchvision's names: a local safetensors file, or `torchvision` to download its own.
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
             )
         self.network.load_state_dict(_cut(backbone, self.config).state_dict())
 
-    def train_from(self, first: str | None) -> None:
+    def unfreeze_from(self, first: str | None) -> None:
         """Make trainable the parameters from the module `first` on (`layer2`, `features.17`, ...); None: none."""
         names = [name for name, _ in self.network.named_parameters()]
         start = next((i for i, name in enumerate(names) if first and name.startswith(f"{first}.")), None)
@@ -135,13 +135,13 @@ def _cut(backbone: nn.Module, config: CaptionerConfig) -> nn.Sequential:
             break
         if name != "AuxLogits":  # Inception's second head, beside the chain
             steps[name] = module
-    node = str(config.encoder_node)
+    node = str(config.encoder_layer)
     first, _, rest = node.partition(".")
     last = steps.get(first)
     inner = dict(last.named_children()) if isinstance(last, nn.Sequential) else {}
     if last is None or (rest and rest not in inner):
         raise ConfigError(
-            f"CaptionerConfig.encoder_node is {node!r}; {config.encoder} has the nodes {', '.join(inner or steps)}."
+            f"CaptionerConfig.encoder_layer is {node!r}; {config.encoder} has the nodes {', '.join(inner or steps)}."
         )
     if rest:
         steps[first] = _up_to(rest, inner)

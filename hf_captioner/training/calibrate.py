@@ -1,11 +1,11 @@
-"""Calibrate a captioner\'s confidence.
+"""Calibrate a captioner's confidence.
 
 `python -m hf_captioner.training.calibrate --data DIR --model FOLDER [--unlike DIR] [--write]`
 
-A caption is good when its CIDEr is above the dev median. The confidence (see `hf_captioner/confidence.py`) is fitted on
-each half of dev and measured on the other: expected calibration error, reliability curve, how well it tells good
-captions from others, and dev photographs from pictures unlike them. The one fitted on all of dev is what --write puts
-into the checkpoint.
+A caption is good when its CIDEr is above the validation median. The confidence (`modeling/confidence.py`) is fitted on
+each half of the validation images and measured on the other: expected calibration error, reliability curve, and the
+area under the ROC curve for good captions against the others and for validation images against images unlike them. The
+one fitted on all validation images is what --write puts into the checkpoint.
 """
 
 import argparse
@@ -25,49 +25,51 @@ from torch.nn import functional as F
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import Calibration
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
-from hf_captioner.images import PICTURES, ImageSource
+from hf_captioner.images import IMAGE_SUFFIXES, ImageSource
 from hf_captioner.modeling.confidence import Confidence, directions, residual
-from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.feature_cache import encoded
 from hf_captioner.training.metrics import cider_of_each
 
 TRAINING = 2000
-"""Training photographs that say what is familiar."""
+"""Training images that say what is familiar."""
 BINS = 10
 """Of equal width, in the calibration error and the reliability curve."""
 HALVED, RARE = 0.99, 0.95
-"""Quantiles of the dev photographs' distances at which the confidence is halved, and a tenth is taken off."""
+"""Quantiles of the validation images' distances at which the confidence is halved, and a tenth is taken off."""
 OBJECTS = (
     *("chelsea", "coffee", "rocket", "page", "text", "coins", "clock", "moon", "brick", "grass", "gravel"),
     *("hubble_deep_field", "immunohistochemistry", "retina", "cell", "horse", "logo"),
 )
-"""scikit-image's pictures without people and dogs: a cat, a cup, a rocket, pages, coins, textures, cells, ..."""
+"""scikit-image's images without people and dogs: a cat, a cup, a rocket, pages, coins, textures, cells, ..."""
 GENERATED = 6
-"""Pictures of noise, of blots and of text each: about as many as there are others."""
+"""Images of noise, of blots and of text each: about as many as there are others."""
 
 
 @torch.inference_mode()
-def grid_means(captioner: ImageCaptioner, grid: Grid) -> Tensor:
-    """(B, d): the mean of each picture's projected grid."""
+def feature_means(captioner: ImageCaptioner, grid: FeatureMap) -> Tensor:
+    """(B, d): the mean of each image's projected grid."""
     return captioner.decoder.start(grid).seen.mean().float().cpu()
 
 
 def caption_all(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> tuple[list[str], Tensor, Tensor]:
-    """The pictures' captions, the geometric means (n,) of their words' probabilities, the means (n, d) of their
+    """The images' captions, the geometric means (n,) of their words' probabilities, the means (n, d) of their
     grids."""
     captions, means = [], []
-    settings = captioner.search_settings({"num_captions": 1, "min_length": max(1, captioner.config.search.min_length)})
+    settings = captioner.prepare_generation_config(
+        {"num_return_sequences": 1, "min_length": max(1, captioner.config.search.min_length)}
+    )
     for grid in encoded(captioner, images):
-        captions += [best[0] for best in captioner.caption_grid(grid, settings)]
-        means.append(grid_means(captioner, grid))
+        captions += [best[0] for best in captioner.caption_features(grid, settings)]
+        means.append(feature_means(captioner, grid))
     log_probs = [[math.log(word.probability) for word in caption.words] for caption in captions]
     probabilities = torch.tensor([sum(words) / len(words) for words in log_probs]).exp()
     return [caption.text for caption in captions], probabilities, torch.cat(means)
 
 
 def familiar(means: Tensor) -> tuple[Tensor, Tensor]:
-    """Training photographs' means (., d) -> their center (d,) and the directions (k, d) in which they differ most."""
+    """Training images' means (., d) -> their center (d,) and the directions (k, d) in which they differ most."""
     center = means.mean(0)
     _, _, axes = torch.linalg.svd(means - center, full_matrices=False)
     # As they will be stored, so that what is fitted is what is used.
@@ -77,9 +79,9 @@ def familiar(means: Tensor) -> tuple[Tensor, Tensor]:
 def fit(probabilities: Tensor, distances: Tensor, good: Tensor) -> tuple[float, float, float, float]:
     """Geometric mean probabilities, distances and whether each caption was good, all (n,) -> the confidence's four
     numbers."""
-    rare, far = (float(distances.quantile(share)) for share in (RARE, HALVED))
-    softness = max((far - rare) / math.log(9), 1e-3)
-    gate = torch.sigmoid((far - distances) / softness)
+    rare, ood_threshold = (float(distances.quantile(share)) for share in (RARE, HALVED))
+    ood_temperature = max((ood_threshold - rare) / math.log(9), 1e-3)
+    gate = torch.sigmoid((ood_threshold - distances) / ood_temperature)
     line = torch.zeros(2, requires_grad=True)
     optimizer = torch.optim.LBFGS([line], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -93,7 +95,7 @@ def fit(probabilities: Tensor, distances: Tensor, good: Tensor) -> tuple[float, 
 
     optimizer.step(loss)
     intercept, slope = line.detach().tolist()
-    return intercept, slope, far, softness
+    return intercept, slope, ood_threshold, ood_temperature
 
 
 def reliability(sure: Tensor, good: Tensor) -> list[tuple[float, float, int]]:
@@ -114,22 +116,22 @@ def area_under_roc(higher: Tensor, lower: Tensor) -> float:
     return float(0.5 + 0.5 * (above.float() - below.float()).mean())
 
 
-def unlike_pictures(folder: Path | None) -> list[ImageSource]:
-    """Pictures unlike the training photographs: a folder's, or scikit-image's, noise, blots and pages of text."""
+def unlike_images(folder: Path | None) -> list[ImageSource]:
+    """Images unlike the training images: a folder's, or scikit-image's, noise, blots and pages of text."""
     if folder is not None:
-        found: list[ImageSource] = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES]
+        found: list[ImageSource] = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
-            raise DataError(f"{folder} holds no pictures; expected a folder of pictures unlike the training data.")
+            raise DataError(f"{folder} holds no images; expected a folder of images unlike the training data.")
         return found
     random = np.random.default_rng(1)
     drawn = [Image.fromarray(random.integers(0, 256, (224, 224, 3), dtype=np.uint8)) for _ in range(GENERATED)]
     blots = [Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)) for _ in range(GENERATED)]
     drawn += [blot.resize((224, 224), Image.Resampling.BICUBIC) for blot in blots]
     drawn += [_page_of_text(random) for _ in range(GENERATED)]
-    return [*(_photograph(name) for name in OBJECTS), *drawn]
+    return [*(_image(name) for name in OBJECTS), *drawn]
 
 
-def _photograph(name: str) -> Image.Image:
+def _image(name: str) -> Image.Image:
     pixels = np.asarray(getattr(skimage.data, name)())
     return Image.fromarray(pixels if pixels.dtype == np.uint8 else (255 * pixels).astype(np.uint8)).convert("RGB")
 
@@ -144,16 +146,16 @@ def _page_of_text(random: np.random.Generator) -> Image.Image:
 
 
 def calibrate(
-    captioner: ImageCaptioner, train: Sequence[Record], dev: Sequence[Record], unlike: Sequence[ImageSource]
+    captioner: ImageCaptioner, train: Sequence[Record], validation: Sequence[Record], unlike: Sequence[ImageSource]
 ) -> Confidence:
     """The confidence of a captioner, fitted and measured."""
     every = max(1, len(train) // TRAINING)
     sample = [record.path for record in train[::every]]
-    center, axes = familiar(torch.cat([grid_means(captioner, grid) for grid in encoded(captioner, sample)]))
-    captions, probabilities, means = caption_all(captioner, [record.path for record in dev])
-    ciders = torch.tensor(cider_of_each(captions, [record.captions for record in dev]))
+    center, axes = familiar(torch.cat([feature_means(captioner, grid) for grid in encoded(captioner, sample)]))
+    captions, probabilities, means = caption_all(captioner, [record.path for record in validation])
+    ciders = torch.tensor(cider_of_each(captions, [record.captions for record in validation]))
     good, distances = (ciders > ciders.median()).float(), residual(means, center, axes)
-    sure = torch.zeros(len(dev))
+    sure = torch.zeros(len(validation))
     for half, other in (slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2)):
         fitted = _confidence(captioner, fit(probabilities[half], distances[half], good[half]))
         sure[other] = _confidences(fitted, probabilities[other], distances[other])
@@ -165,17 +167,17 @@ def calibrate(
     confidence.calibration = dataclasses.replace(
         confidence.calibration,
         error=calibration_error(curve),
-        tells_good=area_under_roc(sure[good == 1], sure[good == 0]),
-        tells_unlike=area_under_roc(sure, strange),
+        auroc_correct=area_under_roc(sure[good == 1], sure[good == 0]),
+        auroc_ood=area_under_roc(sure, strange),
         predicted=tuple(round(predicted, 4) for predicted, _, _ in curve),
-        found=tuple(round(share, 4) for _, share, _ in curve),
+        observed=tuple(round(share, 4) for _, share, _ in curve),
         captions=tuple(count for _, _, count in curve),
     )
     return confidence
 
 
 def _confidence(captioner: ImageCaptioner, numbers: tuple[float, float, float, float]) -> Confidence:
-    return Confidence(Calibration(*numbers, 0.0, 0.0, 0.0, (), (), ()), captioner.config.width)
+    return Confidence(Calibration(*numbers, 0.0, 0.0, 0.0, (), (), ()), captioner.config.hidden_size)
 
 
 def _confidences(confidence: Confidence, probabilities: Tensor, distances: Tensor) -> Tensor:
@@ -185,19 +187,19 @@ def _confidences(confidence: Confidence, probabilities: Tensor, distances: Tenso
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.calibrate", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--model", type=Path, required=True, help="a checkpoint's folder")
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
-    parser.add_argument("--unlike", type=Path, help="a folder of pictures unlike the training data, instead of the own")
+    parser.add_argument("--unlike", type=Path, help="a folder of images unlike the training data, instead of the own")
     parser.add_argument("--write", action="store_true", help="store the confidence in the checkpoint")
     options = parser.parse_args(argv)
     try:
-        train, dev = (
+        train, validation = (
             load_split(options.data, split, split_file=options.splits, model=str(options.model))
-            for split in ("train", "dev")
+            for split in ("train", "validation")
         )
         captioner = ImageCaptioner.from_pretrained(options.model)
-        confidence = calibrate(captioner, train, dev, unlike_pictures(options.unlike))
+        confidence = calibrate(captioner, train, validation, unlike_images(options.unlike))
         _print(confidence.calibration)
         if options.write:
             captioner.confidence = confidence
@@ -211,11 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print(found: Calibration) -> None:
     print("| confidence | good captions | captions |\n|---|---|---|")
-    for sure, good, count in zip(found.predicted, found.found, found.captions, strict=True):
+    for sure, good, count in zip(found.predicted, found.observed, found.captions, strict=True):
         print(f"| {sure:.2f} | {good:.2f} | {count} |")
     print(f"\nexpected calibration error: {found.error:.3f}")
-    print(f"area under the ROC curve, good captions against others: {found.tells_good:.3f}")
-    print(f"area under the ROC curve, dev photographs against pictures unlike them: {found.tells_unlike:.3f}")
+    print(f"area under the ROC curve, good captions against others: {found.auroc_correct:.3f}")
+    print(f"area under the ROC curve, validation images against images unlike them: {found.auroc_ood:.3f}")
 
 
 if __name__ == "__main__":

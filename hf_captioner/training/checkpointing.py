@@ -27,18 +27,18 @@ class Progress:
     """Of the whole run: the model in `best/`."""
     stage_cider: float = -1.0
     """Best of this stage."""
-    waited: int = 0
+    epochs_without_improvement: int = 0
     """Epochs of this stage since its best."""
     loss_sum: float = 0.0
     """Of this epoch's steps so far."""
     seconds: float = 0.0
     """Spent on this epoch's steps so far."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """A row an epoch: stage, epoch, loss, seconds, and the dev scores."""
+    """A row an epoch: stage, epoch, loss, seconds, and the validation scores."""
 
 
 @dataclass(frozen=True)
-class Midway:
+class OptimizerState:
     """What a stage carries from step to step beside the weights."""
 
     optimizer: torch.optim.Optimizer
@@ -46,7 +46,7 @@ class Midway:
 
 
 @dataclass(frozen=True)
-class Resumed:
+class LoadedState:
     """A saved state, read back; the tensors are empty where a stage was about to begin."""
 
     progress: Progress
@@ -56,13 +56,13 @@ class Resumed:
 
 
 def save_state(
-    path: Path, belongs_to: dict[str, str], progress: Progress, model: nn.Module, midway: Midway | None
+    path: Path, belongs_to: dict[str, str], progress: Progress, model: nn.Module, optimizer_state: OptimizerState | None
 ) -> None:
-    """Write everything a later process needs to go on; `midway` None means that a stage is about to begin."""
+    """Write everything a later process needs to go on; `optimizer_state` None means that a stage is about to begin."""
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.named_parameters()}
-    if midway is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in averaged(midway.average).items()}
-        for index, state in midway.optimizer.state_dict()["state"].items():
+    if optimizer_state is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in averaged(optimizer_state.average).items()}
+        for index, state in optimizer_state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     about = {"progress": json.dumps(dataclasses.asdict(progress)), **belongs_to}
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
@@ -70,7 +70,7 @@ def save_state(
     os.replace(unfinished, path)
 
 
-def load_state(path: Path, belongs_to: dict[str, str], model: nn.Module) -> Resumed:
+def load_state(path: Path, belongs_to: dict[str, str], model: nn.Module) -> LoadedState:
     """Load the model's weights and return the rest.
 
     Raises ConfigError where the state belongs to something else: another recipe, other data, other words.
@@ -96,7 +96,7 @@ def load_state(path: Path, belongs_to: dict[str, str], model: nn.Module) -> Resu
             else:
                 index, _, part = rest.partition(".")
                 optimizer.setdefault(int(index), {})[part] = file.get_tensor(name)
-    return Resumed(Progress(**json.loads(about["progress"])), optimizer, average)
+    return LoadedState(Progress(**json.loads(about["progress"])), optimizer, average)
 
 
 def averaged(average: AveragedModel) -> dict[str, Tensor]:

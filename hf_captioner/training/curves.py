@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 
 def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Training loss on the left, dev scores x 100 on the right, a dotted line where a new stage begins."""
+    """Training loss on the left, validation scores x 100 on the right, a dotted line where a new stage begins."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     loss, scores = figure.subplots(1, 2)

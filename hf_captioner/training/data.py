@@ -1,4 +1,4 @@
-"""Captioned photographs in any of the usual layouts -> one list of records.
+"""Captioned images in any of the usual layouts -> one list of records.
 
 Told apart by what the folder (or file) holds:
     Flickr8k / Flickr30k     *.token.txt (`name.jpg#0<TAB>caption`) and split files *train*.txt, *dev*.txt, *test*.txt
@@ -20,50 +20,57 @@ from pathlib import Path
 from typing import Any
 
 from hf_captioner.errors import DataError
-from hf_captioner.images import PICTURES
+from hf_captioner.images import IMAGE_SUFFIXES
 
-SPLITS = {"train": "train", "restval": "train", "dev": "dev", "val": "dev", "validation": "dev", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "restval": "train",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 
 
 @dataclass(frozen=True)
 class Record:
-    """A photograph and what people wrote about it."""
+    """An image and what people wrote about it."""
 
     path: Path
     captions: tuple[str, ...]
     split: str
-    """train, dev or test."""
+    """train, validation or test."""
 
 
 Row = tuple[str, str, str | None]
-"""A photograph's name as the data set writes it, one caption, and its split where the data says one."""
+"""An image's name as the data set writes it, one caption, and its split where the data says one."""
 
 
 def load_records(source: Path, *, split_file: Path | None = None, seed: int | None = None) -> list[Record]:
     """Read the data set in `source`, a folder or its one caption file.
 
-    Where the data names no splits, `split_file` (JSON, name -> split) does. Where that is not there yet, photographs
+    Where the data names no splits, `split_file` (JSON, name -> split) does. Where that is not there yet, images
     are split 80 / 10 / 10 by `seed` and the outcome is written to it; without a seed no split is ever drawn.
-    Raises DataError for missing images, empty captions, a photograph in two splits or in none, and a source that is
+    Raises DataError for missing images, empty captions, an image in two splits or in none, and a source that is
     none of the layouts.
     """
     source = Path(source)
     rows, root = _read(source)
     if not rows:
-        raise DataError(f"{source} holds no captions; expected at least one photograph with a caption.")
+        raise DataError(f"{source} holds no captions; expected at least one image with a caption.")
     captions: dict[str, list[str]] = {}
     splits: dict[str, set[str]] = {}
     for name, caption, split in rows:
         captions.setdefault(name, []).append(caption.strip())
         splits.setdefault(name, set()).update([split] if split else [])
-    _complain("photographs are in two splits", (name for name in splits if len(splits[name]) > 1))
-    _complain("photographs have an empty caption", (name for name in captions if not all(captions[name])))
-    found = _find_pictures(root, captions)
-    _complain("photographs are missing", (name for name in captions if name not in found))
+    _complain("images are in two splits", (name for name in splits if len(splits[name]) > 1))
+    _complain("images have an empty caption", (name for name in captions if not all(captions[name])))
+    found = _find_images(root, captions)
+    _complain("images are missing", (name for name in captions if name not in found))
     if not any(splits.values()):
         chosen = _seeded_splits(list(captions), split_file, seed)
     else:
-        _complain("photographs have no split where others have one", (name for name in splits if not splits[name]))
+        _complain("images have no split where others have one", (name for name in splits if not splits[name]))
         chosen = {name: next(iter(names)) for name, names in splits.items()}
     return [Record(found[name], tuple(captions[name]), chosen[name]) for name in captions]
 
@@ -80,9 +87,9 @@ def load_split(source: Path, split: str, *, split_file: Path | None = None, mode
 
 
 def _read(source: Path) -> tuple[list[Row], Path]:
-    """The rows and the folder that photographs' names are relative to."""
+    """The rows and the folder that images' names are relative to."""
     if not source.exists():
-        raise DataError(f"{source} does not exist; expected a folder with photographs and captions.")
+        raise DataError(f"{source} does not exist; expected a folder with images and captions.")
     if source.is_file():
         return _read_file(source), source.parent
     for pattern, reader in _FOLDER_LAYOUTS:
@@ -116,7 +123,7 @@ def _read_file(file: Path) -> list[Row]:
 
 
 def _read_tokens(file: Path) -> list[Row]:
-    """`name.jpg#0<TAB>caption`; photographs that no split file names are left out where there are split files."""
+    """`name.jpg#0<TAB>caption`; images that no split file names are left out where there are split files."""
     splits: dict[str, list[str]] = {}
     for other in sorted(file.parent.glob("*.txt")):
         split = _split_in(other.stem)
@@ -136,7 +143,7 @@ def _read_tokens(file: Path) -> list[Row]:
             rows += [(name, caption, split) for split in splits.get(name, ())]
         else:
             rows.append((name, caption, None))
-    _complain("photographs of the split files have no caption", set(splits) - {name for name, _, _ in rows})
+    _complain("images of the split files have no caption", set(splits) - {name for name, _, _ in rows})
     return rows
 
 
@@ -161,7 +168,7 @@ def _read_json(file: Path) -> list[Row]:
 
 
 def _read_metadata(file: Path) -> list[Row]:
-    """A line a photograph; the file's folder is its split where it is named so (train/metadata.jsonl)."""
+    """A line an image; the file's folder is its split where it is named so (train/metadata.jsonl)."""
     split = SPLITS.get(file.parent.name)
     prefix = f"{file.parent.name}/" if split else ""
     rows: list[Row] = []
@@ -191,7 +198,7 @@ def _read_table(file: Path) -> list[Row]:
         rows: list[Row] = []
         for row in reader:
             if not row[path]:
-                raise DataError(f"{file}, line {reader.line_num} names no photograph; expected a {path}.")
+                raise DataError(f"{file}, line {reader.line_num} names no image; expected a {path}.")
             rows.append((row[path], row["caption"] or "", _split(row["split"], file) if row.get("split") else None))
         return rows
 
@@ -228,13 +235,13 @@ def _split_in(stem: str) -> str | None:
     return next((split for word, split in SPLITS.items() if word in stem.lower()), None)
 
 
-def _find_pictures(root: Path, names: Iterable[str]) -> dict[str, Path]:
+def _find_images(root: Path, names: Iterable[str]) -> dict[str, Path]:
     """Each name's file: where the name says, else anywhere below the folder by its base name."""
     found = {name: root / name for name in names if (root / name).is_file()}
     missing = [name for name in names if name not in found]
     if missing:
-        pictures = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in PICTURES]
-        everywhere = {path.stem: path for path in pictures} | {path.name: path for path in pictures}
+        images = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+        everywhere = {path.stem: path for path in images} | {path.name: path for path in images}
         found |= {name: everywhere[Path(name).name] for name in missing if Path(name).name in everywhere}
     return found
 
@@ -247,7 +254,7 @@ def _seeded_splits(names: Sequence[str], file: Path | None, seed: int | None) ->
             raise DataError(f"{file} is not JSON ({error}); expected a training run's splits.json.") from error
         if set(kept) != set(names):
             raise DataError(
-                f"{file} splits {len(kept)} photographs, the data has {len(names)} and not the same; delete it to "
+                f"{file} splits {len(kept)} images, the data has {len(names)} and not the same; delete it to "
                 "split anew."
             )
         return {name: _split(split, file) for name, split in kept.items()}
@@ -259,7 +266,7 @@ def _seeded_splits(names: Sequence[str], file: Path | None, seed: int | None) ->
     random.Random(seed).shuffle(shuffled)
     tenth = max(1, len(shuffled) // 10)
     chosen = dict.fromkeys(names, "train")
-    chosen |= dict.fromkeys(shuffled[:tenth], "dev") | dict.fromkeys(shuffled[tenth : 2 * tenth], "test")
+    chosen |= dict.fromkeys(shuffled[:tenth], "validation") | dict.fromkeys(shuffled[tenth : 2 * tenth], "test")
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(f".{os.getpid()}.tmp")

@@ -1,6 +1,6 @@
-"""Records -> batches: pixels or cached grids, and each photograph's captions as padded ids.
+"""Records -> batches: pixels or cached grids, and each image's captions as padded ids.
 
-Every random choice is drawn from (seed, epoch, photograph), so a run that is resumed sees what it would have seen.
+Every random choice is drawn from (seed, epoch, image), so a run that is loaded sees what it would have seen.
 """
 
 import random
@@ -17,7 +17,7 @@ from hf_captioner.config import CaptionerConfig
 from hf_captioner.images import open_image, preprocess
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.data import Record
-from hf_captioner.training.feature_cache import GridCache
+from hf_captioner.training.feature_cache import FeatureCache
 from hf_captioner.training.recipe import Recipe, Stage
 
 MAX_WORDS = 50
@@ -28,7 +28,7 @@ SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's photographs and captions; B photographs, R = B * K captions in the photographs' order."""
+    """One step's images and captions; B images, R = B * K captions in the images' order."""
 
     images: Tensor
     """(B, 3, S, S) pixels or (B, N, C) grids."""
@@ -38,20 +38,18 @@ class Batch:
     """(R, T) words and end token, padded."""
     lengths: Tensor
     """(R,) places that count in `words` and `targets`; stays on the CPU."""
-    photographs: Tensor
+    indices: Tensor
     """(B,) which of the records these are."""
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(
-            self.images.to(device), self.words.to(device), self.targets.to(device), self.lengths, self.photographs
-        )
+        return Batch(self.images.to(device), self.words.to(device), self.targets.to(device), self.lengths, self.indices)
 
 
 Sample = tuple[int, Tensor, list[list[int]]]
 
 
-class Photographs(Dataset[Sample]):
-    """(epoch, i) -> i, photograph i as pixels or grid, and `stage.captions` of its captions as ids."""
+class CaptionDataset(Dataset[Sample]):
+    """(epoch, i) -> i, image i as pixels or grid, and `stage.captions` of its captions as ids."""
 
     def __init__(
         self,
@@ -60,7 +58,7 @@ class Photographs(Dataset[Sample]):
         config: CaptionerConfig,
         stage: Stage,
         seed: int,
-        grids: GridCache | None,
+        grids: FeatureCache | None,
     ) -> None:
         self.records, self.config, self.stage, self.seed, self.grids = records, config, stage, seed, grids
         self.ids = [[tokenizer.encode(caption)[:MAX_WORDS] for caption in record.captions] for record in records]
@@ -77,42 +75,42 @@ class Photographs(Dataset[Sample]):
         chosen = draw.sample(captions * repeats, self.stage.captions)
         if self.grids is not None:
             return index, self.grids[index].float(), chosen
-        photograph = open_image(self.records[index].path, at_least=2 * self.config.image_size)
+        image = open_image(self.records[index].path, min_side=2 * self.config.image_size)
         if self.stage.augment:
-            photograph = augment(photograph, draw, may_flip=not self.has_sides[index])
-        return index, preprocess(photograph, self.config), chosen
+            image = augment(image, draw, may_flip=not self.has_sides[index])
+        return index, preprocess(image, self.config), chosen
 
 
-def augment(photograph: Image.Image, draw: random.Random, *, may_flip: bool) -> Image.Image:
+def augment(image: Image.Image, draw: random.Random, *, may_flip: bool) -> Image.Image:
     """A random crop of 60 to 100 % of the area, mild changes of light and colour, and a flip where it is allowed."""
-    width, height = photograph.size
+    width, height = image.size
     area, ratio = draw.uniform(0.6, 1.0), draw.uniform(0.85, 1.18)
     w, h = min(1.0, (area * ratio) ** 0.5), min(1.0, (area / ratio) ** 0.5)
     left, top = draw.uniform(0, 1 - w) * width, draw.uniform(0, 1 - h) * height
     box = (left, top, left + w * width, top + h * height)
-    photograph = photograph.resize(photograph.size, Image.Resampling.BILINEAR, box=box)
+    image = image.resize(image.size, Image.Resampling.BILINEAR, box=box)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photograph = change(photograph).enhance(draw.uniform(0.8, 1.2))
+        image = change(image).enhance(draw.uniform(0.8, 1.2))
     if may_flip and draw.random() < 0.5:
-        photograph = photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return photograph
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image
 
 
 class EpochOrder:
     """An epoch's batches as lists of (epoch, i), shuffled by (seed, epoch); each process takes its share of each."""
 
-    def __init__(self, photographs: int, batch_size: int, seed: int, process: int = 0, processes: int = 1) -> None:
-        self.photographs, self.batch_size, self.seed = photographs, batch_size, seed
+    def __init__(self, images: int, batch_size: int, seed: int, process: int = 0, processes: int = 1) -> None:
+        self.images, self.batch_size, self.seed = images, batch_size, seed
         self.process, self.processes = process, processes
         self.epoch, self.first = 0, 0
         """Which epoch comes next, and the step it begins at."""
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.photographs, self.batch_size)
+        whole, rest = divmod(self.images, self.batch_size)
         return whole + (rest >= self.processes)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = list(range(self.photographs))
+        order = list(range(self.images))
         random.Random(f"{self.seed} order {self.epoch}").shuffle(order)
         for step in range(self.first, len(self)):
             chunk = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -120,7 +118,7 @@ class EpochOrder:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack the photographs and pad their captions."""
+    """Stack the images and pad their captions."""
     ended = [[*ids, CaptionTokenizer.end_id] for _, _, chosen in samples for ids in chosen]
     images = torch.stack([image for _, image, _ in samples])
     return Batch(images, *padded(ended), torch.tensor([index for index, _, _ in samples]))
@@ -135,6 +133,6 @@ def padded(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
     return words, targets, torch.tensor([len(ids) for ids in captions])
 
 
-def loader(photographs: Photographs, order: EpochOrder, recipe: Recipe) -> DataLoader[Batch]:
+def loader(images: CaptionDataset, order: EpochOrder, recipe: Recipe) -> DataLoader[Batch]:
     """Batches in `order`, read by `recipe.workers` processes."""
-    return DataLoader(photographs, batch_sampler=order, collate_fn=collate, num_workers=recipe.workers)  # type: ignore[arg-type]
+    return DataLoader(images, batch_sampler=order, collate_fn=collate, num_workers=recipe.workers)  # type: ignore[arg-type]

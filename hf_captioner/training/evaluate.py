@@ -1,6 +1,6 @@
 """Caption a split and score it.
 
-`python -m hf_captioner.training.evaluate --data DIR [--model ID] [--split dev] [any search flag]`
+`python -m hf_captioner.training.evaluate --data DIR [--model ID] [--split validation] [any search flag]`
 """
 
 import argparse
@@ -20,14 +20,14 @@ from tqdm import tqdm
 
 from hf_captioner.caption import Caption
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import CaptionerConfig, Occlusion, Results, SearchConfig
+from hf_captioner.config import CaptionerConfig, GenerationConfig, Occlusion, Results
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
-from hf_captioner.flags import add_search_flags, search_from
+from hf_captioner.flags import add_generation_flags, generation_options
 from hf_captioner.hub.card import is_generated, render_card
 from hf_captioner.hub.packaged import bundled_checkpoint
-from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
-from hf_captioner.training.feature_cache import GridCache
+from hf_captioner.training.feature_cache import FeatureCache
 from hf_captioner.training.metrics import NO_JAVA, caption_scores, has_java, tokenization
 
 BAD_ENDINGS = frozenset(
@@ -41,25 +41,25 @@ def caption_records(
     captioner: ImageCaptioner,
     records: Sequence[Record],
     *,
-    grids: GridCache | None = None,
+    grids: FeatureCache | None = None,
     batch_size: int = 32,
     **search: Any,
 ) -> list[Caption]:
     """The best caption of each record, from cached grids where they are given; `search` as in `caption`."""
-    search["num_captions"] = 1
+    search["num_return_sequences"] = 1
     if grids is None:
         captions: list[Caption] = captioner.caption(
             [record.path for record in records], batch_size=batch_size, **search
         )
         return captions
     found: list[Caption] = []
-    settings = captioner.search_settings(search)
+    settings = captioner.prepare_generation_config(search)
     device = captioner.decoder.embedding.weight.device
     height, width = captioner.encoder.height, captioner.encoder.width
     for start in range(0, len(records), batch_size):
         chunk = range(start, min(start + batch_size, len(records)))
         values = torch.stack([grids[index] for index in chunk]).float().to(device)
-        found += [best[0] for best in captioner.caption_grid(Grid(values, height, width), settings)]
+        found += [best[0] for best in captioner.caption_features(FeatureMap(values, height, width), settings)]
     return found
 
 
@@ -103,19 +103,19 @@ def write_measured(folder: Path, **measured: Results | Occlusion) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.evaluate", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
-    parser.add_argument("--split", default="dev", choices=("train", "dev", "test"))
+    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--dataset", help="what the card calls the data; without it, the name of its folder or file")
-    parser.add_argument("--limit", type=int, help="only the first so many photographs (CIDEr then means less)")
+    parser.add_argument("--limit", type=int, help="only the first so many images (CIDEr then means less)")
     parser.add_argument("--save", type=Path, help="write every caption to this JSON file")
     parser.add_argument(
         "--write-results", action="store_true", help="put the scores into the checkpoint's config and card"
     )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--bfloat16", action="store_true", help="score what --bfloat16 of the command line gives")
-    add_search_flags(parser)
+    add_generation_flags(parser)
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser.parse_args(arguments)
     try:
@@ -129,7 +129,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     folder = Path(options.model) if options.model else bundled_checkpoint()
     if options.write_results and not folder.is_dir():
         raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
-    search = search_from(options)
+    search = generation_options(options)
     if options.write_results and (search or options.limit or options.bfloat16):
         given = ", ".join([*search, *(name for name in ("limit", "bfloat16") if getattr(options, name))])
         raise ConfigError(
@@ -139,16 +139,16 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     captioner = ImageCaptioner.from_pretrained(options.model)
     captioner.in_bfloat16 = options.bfloat16
     began = time.perf_counter()
-    paths = tqdm([record.path for record in records], unit="photograph", dynamic_ncols=True)
+    paths = tqdm([record.path for record in records], unit="image", dynamic_ncols=True)
     captions = []
-    for result in captioner.stream(paths, batch_size=options.batch_size, **search, num_captions=1):
+    for result in captioner.stream(paths, batch_size=options.batch_size, **search, num_return_sequences=1):
         if isinstance(result, ImageError):
             raise result
         captions.append(str(result))
     seconds = (time.perf_counter() - began) / len(records)
     scores = score(captions, records)
     command = f"python -m hf_captioner.training.evaluate {shlex.join(arguments)}"
-    used = captioner.search_settings({**search, "num_captions": 1})
+    used = captioner.prepare_generation_config({**search, "num_return_sequences": 1})
     _print_table(scores, captions, seconds, used, command)
     if not has_java():
         print(NO_JAVA, file=sys.stderr)
@@ -166,12 +166,13 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 
 def _print_table(
-    scores: dict[str, float], captions: Sequence[str], seconds: float, search: SearchConfig, command: str
+    scores: dict[str, float], captions: Sequence[str], seconds: float, search: GenerationConfig, command: str
 ) -> None:
     print(f"| {' | '.join(scores)} |\n|{'---|' * len(scores)}")
     print(f"| {' | '.join(f'{100 * value:.1f}' for value in scores.values())} |\n")
-    print(f"photographs: {len(captions)}; tokenisation: {tokenization()}; {1000 * seconds:.0f} ms a photograph")
-    print(f"beams {search.beams}, length penalty {search.length_penalty}, no repeated {search.no_repeat_ngram}-gram")
+    print(f"images: {len(captions)}; tokenisation: {tokenization()}; {1000 * seconds:.0f} ms an image")
+    ngram = search.no_repeat_ngram_size
+    print(f"beams {search.num_beams}, length penalty {search.length_penalty}, no repeated {ngram}-gram")
     for name, value in describe(captions).items():
         print(f"{name}: {value:.4g}")
     print(f"command: {command}")

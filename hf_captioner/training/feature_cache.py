@@ -15,14 +15,14 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.images import ImageSource, read_pixels
-from hf_captioner.modeling.encoder import Encoder, Grid
+from hf_captioner.modeling.encoder import Encoder, FeatureMap
 
 SHARD = 1000
-"""Photographs in one file of the cache."""
+"""CaptionDataset in one file of the cache."""
 
 
-class GridCache:
-    """grids[i] -> (N, C) float16 of photograph i, read from disk through the page cache."""
+class FeatureCache:
+    """grids[i] -> (N, C) float16 of image i, read from disk through the page cache."""
 
     def __init__(self, shards: Sequence[Path]) -> None:
         self._shards = [safe_open(shard, framework="pt").__enter__() for shard in shards]
@@ -31,40 +31,40 @@ class GridCache:
         return self._shards[index // SHARD].get_slice("grids")[index % SHARD]
 
 
-def cached_grids(encoder: Encoder, config: CaptionerConfig, photographs: Sequence[Path], folder: Path) -> GridCache:
-    """The grids of the photographs, in their order; computed where the cache lacks them.
+def cached_features(encoder: Encoder, config: CaptionerConfig, images: Sequence[Path], folder: Path) -> FeatureCache:
+    """The grids of the images, in their order; computed where the cache lacks them.
 
     A shard's file name is a digest of everything it depends on: the encoder's kind, weights and precision, the
-    preprocessing, and each photograph's name, size and time of change. A change anywhere gives another name, so a
+    preprocessing, and each image's name, size and time of change. A change anywhere gives another name, so a
     stale shard is never read; a shard is written whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network = _digest_of_network(encoder, config)
     shards = []
-    for start in tqdm(range(0, len(photographs), SHARD), desc="grids", unit="shard", dynamic_ncols=True):
-        chunk = photographs[start : start + SHARD]
-        path = folder / f"{_digest(network, *(_fingerprint(photograph) for photograph in chunk))}.safetensors"
+    for start in tqdm(range(0, len(images), SHARD), desc="grids", unit="shard", dynamic_ncols=True):
+        chunk = images[start : start + SHARD]
+        path = folder / f"{_digest(network, *(_fingerprint(image) for image in chunk))}.safetensors"
         if not path.exists():
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"grids": _grids(encoder, config, chunk)}, unfinished)
+            save_file({"grids": _features(encoder, config, chunk)}, unfinished)
             os.replace(unfinished, path)
         shards.append(path)
-    return GridCache(shards)
+    return FeatureCache(shards)
 
 
-def encoded(captioner: ImageCaptioner, images: Sequence[ImageSource], batch: int = 50) -> Iterator[Grid]:
-    """The pictures' grids as the captioner sees them, a batch at a time, with a bar on stderr."""
+def encoded(captioner: ImageCaptioner, images: Sequence[ImageSource], batch: int = 50) -> Iterator[FeatureMap]:
+    """The images' grids as the captioner sees them, a batch at a time, with a bar on stderr."""
     for start in tqdm(range(0, len(images), batch), desc="encode", unit="batch", dynamic_ncols=True):
         pixels = [read_pixels(image, captioner.config) for image in images[start : start + batch]]
         yield captioner.encode(torch.stack(pixels))
 
 
 @torch.inference_mode()
-def _grids(encoder: Encoder, config: CaptionerConfig, photographs: Sequence[Path], batch: int = 25) -> Tensor:
+def _features(encoder: Encoder, config: CaptionerConfig, images: Sequence[Path], batch: int = 25) -> Tensor:
     device = next(encoder.parameters()).device
     grids = []
-    for start in range(0, len(photographs), batch):
-        pixels = torch.stack([read_pixels(path, config) for path in photographs[start : start + batch]])
+    for start in range(0, len(images), batch):
+        pixels = torch.stack([read_pixels(path, config) for path in images[start : start + batch]])
         pixels = pixels.to(device, memory_format=torch.channels_last)
         grids.append(encoder(pixels).values.float().cpu())
     return torch.cat(grids).half()
@@ -76,13 +76,13 @@ def _digest_of_network(encoder: Encoder, config: CaptionerConfig) -> str:
         weights.update(name.encode())
         weights.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else "float32"
-    prepared = [precision, config.encoder, config.encoder_node, config.image_size, config.image_mean, config.image_std]
+    prepared = [precision, config.encoder, config.encoder_layer, config.image_size, config.image_mean, config.image_std]
     return _digest(json.dumps(prepared), weights.hexdigest())
 
 
-def _fingerprint(photograph: Path) -> str:
-    found = photograph.stat()
-    return f"{photograph.resolve()}:{found.st_size}:{found.st_mtime_ns}"
+def _fingerprint(image: Path) -> str:
+    found = image.stat()
+    return f"{image.resolve()}:{found.st_size}:{found.st_mtime_ns}"
 
 
 def _digest(*parts: str) -> str:

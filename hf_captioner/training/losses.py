@@ -9,15 +9,15 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.dataset import Batch, padded
 
 Reward = Callable[[int, Sequence[int]], float]
-"""Of a caption (ids, the end token included where it ended) of the training photograph with this index."""
+"""Of a caption (ids, the end token included where it ended) of the training image with this index."""
 
 
-class Objective(NamedTuple):
+class LossOutput(NamedTuple):
     """Sums over a batch; a step divides them by `weight`, summed over all processes."""
 
     loss: Tensor
@@ -35,18 +35,18 @@ class CrossEntropy(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.label_smoothing = captioner.encoder, captioner.decoder, label_smoothing
 
-    def forward(self, batch: Batch) -> Objective:
+    def forward(self, batch: Batch) -> LossOutput:
         loss = self.of(self.grid(batch), batch)
-        return Objective(loss, loss.detach(), batch.lengths.sum())
+        return LossOutput(loss, loss.detach(), batch.lengths.sum())
 
-    def grid(self, batch: Batch) -> Grid:
+    def grid(self, batch: Batch) -> FeatureMap:
         """The batch's grids, computed where it holds pixels."""
         values = batch.images
         if values.dim() == 4:
             values = self.encoder(values.contiguous(memory_format=torch.channels_last)).values
-        return Grid(values, self.encoder.height, self.encoder.width)
+        return FeatureMap(values, self.encoder.height, self.encoder.width)
 
-    def of(self, grid: Grid, batch: Batch) -> Tensor:
+    def of(self, grid: FeatureMap, batch: Batch) -> Tensor:
         """The loss, summed over the batch's words."""
         logits, _ = self.decoder.teacher_forced(grid, batch.words, batch.lengths)
         wanted = pack_padded_sequence(batch.targets, batch.lengths, batch_first=True, enforce_sorted=False).data
@@ -54,10 +54,10 @@ class CrossEntropy(nn.Module):
 
 
 class SelfCritical(nn.Module):
-    """Self-critical sequence training (Rennie et al. 2017) with several samples a photograph.
+    """Self-critical sequence training (Rennie et al. 2017) with several samples an image.
 
-    loss = -sum over sampled captions of (r - b) log p(caption), r its reward, b the mean reward of the photograph's
-    other samples (Luo 2020), plus `mix` times the cross-entropy of the true captions, both a caption.
+    loss = -sum over sampled captions of (r - b) log p(caption), r its reward, b the mean reward of the image's
+    other samples (Luo 2020), plus `xe_weight` times the cross-entropy of the true captions, both a caption.
     p is the model's distribution at `temperature`, both where captions are drawn and where they are learned: a
     label-smoothed model at temperature 1 draws a stray word in most captions.
     """
@@ -69,17 +69,17 @@ class SelfCritical(nn.Module):
         *,
         samples: int,
         max_length: int,
-        mix: float = 0.0,
+        xe_weight: float = 0.0,
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.cross_entropy, self.reward = cross_entropy, reward
-        self.samples, self.max_length, self.mix, self.temperature = samples, max_length, mix, temperature
+        self.samples, self.max_length, self.xe_weight, self.temperature = samples, max_length, xe_weight, temperature
 
-    def forward(self, batch: Batch) -> Objective:
+    def forward(self, batch: Batch) -> LossOutput:
         decoder, grid = self.cross_entropy.decoder, self.cross_entropy.grid(batch)
         captions = self._sample(grid)
-        owners = batch.photographs.repeat_interleave(self.samples).tolist()
+        owners = batch.indices.repeat_interleave(self.samples).tolist()
         rewards = torch.tensor([self.reward(owner, ids) for owner, ids in zip(owners, captions, strict=True)])
         rewards = rewards.to(grid.values.device).view(-1, self.samples)
         others = (rewards.sum(1, keepdim=True) - rewards) / (self.samples - 1)
@@ -91,19 +91,19 @@ class SelfCritical(nn.Module):
             for part in (targets.to(rewards.device), advantages)
         )
         loss = (worth * F.cross_entropy(logits.data.float() / self.temperature, chosen, reduction="none")).sum()
-        if self.mix:
+        if self.xe_weight:
             share = rewards.numel() / len(batch.lengths)
-            loss = loss + self.mix * share * self.cross_entropy.of(grid, batch)
-        return Objective(loss, -rewards.sum(), torch.tensor(rewards.numel(), device=rewards.device))
+            loss = loss + self.xe_weight * share * self.cross_entropy.of(grid, batch)
+        return LossOutput(loss, -rewards.sum(), torch.tensor(rewards.numel(), device=rewards.device))
 
     @torch.no_grad()
-    def _sample(self, grid: Grid) -> list[list[int]]:
-        """`samples` captions a photograph, drawn from the model without dropout; each ends with the end token
+    def _sample(self, grid: FeatureMap) -> list[list[int]]:
+        """`samples` captions an image, drawn from the model without dropout; each ends with the end token
         unless it was cut at `max_length` words."""
         decoder, end = self.cross_entropy.decoder, CaptionTokenizer.end_id
         was_training = decoder.training
         decoder.eval()
-        state = decoder.start(Grid(grid.values.detach(), grid.height, grid.width))
+        state = decoder.start(FeatureMap(grid.values.detach(), grid.height, grid.width))
         rows = torch.arange(len(grid.values), device=grid.values.device).repeat_interleave(self.samples)
         state, words = state.select(rows), torch.full_like(rows, CaptionTokenizer.start_id)
         drawn = []

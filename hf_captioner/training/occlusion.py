@@ -1,8 +1,8 @@
 """Is the attention true? `python -m hf_captioner.training.occlusion --data DIR [--model ID] [--limit N] [--write]`.
 
-For each content word of each dev caption a fifth of the photograph is painted over with its mean colour: the fifth that
-the word attended to most, the least attended one, and a random one. Where the word rests on what was looked at, its
-probability falls most in the first case. The words before it are given, so only the photograph differs. With --write
+For each content word of each validation caption a fifth of the image is painted over with its mean colour: the fifth
+that the word attended to most, the least attended one, and a random one. Where the word rests on what was looked at, its
+probability falls most in the first case. The words before it are given, so only the image differs. With --write
 the figures go into the checkpoint's config and card.
 """
 
@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from hf_captioner.caption import Caption
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import FIFTHS, Occlusion
+from hf_captioner.config import OCCLUDED_REGIONS, Occlusion
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
 from hf_captioner.hub.packaged import bundled_checkpoint
-from hf_captioner.images import cover, read_pixels
-from hf_captioner.modeling.encoder import Grid
+from hf_captioner.images import occlude, read_pixels
+from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.dataset import padded
 from hf_captioner.training.evaluate import score, write_measured
@@ -38,7 +38,7 @@ FUNCTION_WORDS = frozenset(
 )
 
 
-class Tally:
+class OcclusionTally:
     """Sums over content words: how far the probability fell, and how often the caption became another."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Tally:
 
     @property
     def before(self) -> float:
-        """Mean probability of the words on the whole photograph."""
+        """Mean probability of the words on the whole image."""
         return self._before / self.words
 
     @property
@@ -72,26 +72,30 @@ class Tally:
 
 
 @torch.inference_mode()
-def occlude(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1) -> dict[str, Tally]:
-    """The tally for each way of hiding a fifth of every record's photograph. Raises DataError without content words."""
+def measure_occlusion(captioner: ImageCaptioner, records: Sequence[Record], seed: int = 1) -> dict[str, OcclusionTally]:
+    """The tally for each way of hiding a fifth of every record's image. Raises DataError without content words."""
     generator = torch.Generator().manual_seed(seed)
-    tallies = {name: Tally() for name in FIFTHS}
-    for record in tqdm(records, unit="photograph", dynamic_ncols=True):
+    tallies = {name: OcclusionTally() for name in OCCLUDED_REGIONS}
+    for record in tqdm(records, unit="image", dynamic_ncols=True):
         pixels = read_pixels(record.path, captioner.config)
-        caption = captioner.caption_grid(captioner.encode(pixels[None]), captioner.search_settings({}))[0][0]
+        caption = captioner.caption_features(captioner.encode(pixels[None]), captioner.prepare_generation_config({}))[
+            0
+        ][0]
         content = [i for i, word in enumerate(caption.words) if word.text not in FUNCTION_WORDS]
         if not content:
             continue
         cells = torch.stack([_hidden_cells(caption, i, generator) for i in content])  # (content words, 3, N)
-        grid = captioner.encode(cover(pixels, cells.view(-1, *caption.words[0].attention.shape)))
-        probabilities = _word_probabilities(captioner, caption, grid).unflatten(0, (len(content), len(FIFTHS)))
+        grid = captioner.encode(occlude(pixels, cells.view(-1, *caption.words[0].attention.shape)))
+        probabilities = _word_probabilities(captioner, caption, grid).unflatten(
+            0, (len(content), len(OCCLUDED_REGIONS))
+        )
         untouched = _word_probabilities(captioner, caption, captioner.encode(pixels[None]))[0]
-        texts = [best[0].text for best in captioner.caption_grid(grid, captioner.search_settings({}))]
-        for way, name in enumerate(FIFTHS):
+        texts = [best[0].text for best in captioner.caption_features(grid, captioner.prepare_generation_config({}))]
+        for way, name in enumerate(OCCLUDED_REGIONS):
             after = [float(probabilities[place, way, word]) for place, word in enumerate(content)]
-            changed = [text != caption.text for text in texts[way :: len(FIFTHS)]]
+            changed = [text != caption.text for text in texts[way :: len(OCCLUDED_REGIONS)]]
             tallies[name].add([float(untouched[word]) for word in content], after, changed)
-    if not tallies[FIFTHS[0]].words:
+    if not tallies[OCCLUDED_REGIONS[0]].words:
         raise DataError("No caption has a content word, so there is nothing to measure.")
     return tallies
 
@@ -105,7 +109,7 @@ def _hidden_cells(caption: Caption, word: int, generator: torch.Generator) -> Te
     return torch.stack([torch.zeros(len(attention), dtype=torch.bool).index_fill(0, cells, True) for cells in chosen])
 
 
-def _word_probabilities(captioner: ImageCaptioner, caption: Caption, grid: Grid) -> Tensor:
+def _word_probabilities(captioner: ImageCaptioner, caption: Caption, grid: FeatureMap) -> Tensor:
     """(R, T): the probability of each of the caption's words, given those before it, on each of the R grids."""
     ids = [captioner.tokenizer.encode(word.text)[0] for word in caption.words]
     rows = len(grid.values)
@@ -116,44 +120,46 @@ def _word_probabilities(captioner: ImageCaptioner, caption: Caption, grid: Grid)
 
 
 def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[str, float]:
-    """What the captioner says of the mean of the photographs, and the CIDEr of saying it of each of them."""
+    """What the captioner says of the mean of the images, and the CIDEr of saying it of each of them."""
     total = torch.zeros(3, captioner.config.image_size, captioner.config.image_size)
     for record in records:
         total += read_pixels(record.path, captioner.config)
     grid = captioner.encode((total / len(records))[None])
-    text = captioner.caption_grid(grid, captioner.search_settings({}))[0][0].text
+    text = captioner.caption_features(grid, captioner.prepare_generation_config({}))[0][0].text
     return text, score([text] * len(records), records, meteor=False)["CIDEr"]
 
 
-def _figures(photographs: int, tallies: dict[str, Tally], text: str, cider: float) -> Occlusion:
-    whole = tallies[FIFTHS[0]]
+def _figures(images: int, tallies: dict[str, OcclusionTally], text: str, cider: float) -> Occlusion:
+    whole = tallies[OCCLUDED_REGIONS[0]]
     hidden = {name: round(tally.after, 4) for name, tally in tallies.items()}
     changed = {name: round(tally.changed, 4) for name, tally in tallies.items()}
-    return Occlusion(photographs, whole.words, round(whole.before, 4), hidden, changed, text, round(cider, 4))
+    return Occlusion(images, whole.words, round(whole.before, 4), hidden, changed, text, round(cider, 4))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.occlusion", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
-    parser.add_argument("--limit", type=int, help="only the first so many photographs")
+    parser.add_argument("--limit", type=int, help="only the first so many images")
     parser.add_argument("--write", action="store_true", help="put the figures into the checkpoint's config and card")
     options = parser.parse_args(argv)
     folder = Path(options.model) if options.model else bundled_checkpoint()
     try:
         if options.write and (options.limit or not folder.is_dir()):
             raise ConfigError("--write needs a local checkpoint folder and the whole split; leave out --limit.")
-        records = load_split(options.data, "dev", split_file=options.splits, model=options.model)[: options.limit]
+        records = load_split(options.data, "validation", split_file=options.splits, model=options.model)[
+            : options.limit
+        ]
         captioner = ImageCaptioner.from_pretrained(options.model)
         if captioner.config.attention == "none":
             raise ConfigError("This captioner has no attention, so there is nothing to test.")
-        tallies = occlude(captioner, records)
+        tallies = measure_occlusion(captioner, records)
         text, cider = mean_image(captioner, records)
-        print(f"{len(records)} photographs, {tallies[FIFTHS[0]].words} content words\n")
+        print(f"{len(records)} images, {tallies[OCCLUDED_REGIONS[0]].words} content words\n")
         print("| hidden | probability before | after | fell by half, % | caption changed, % |\n|---|---|---|---|---|")
         print("\n".join(tally.row(name) for name, tally in tallies.items()))
-        print(f"\nOf the mean photograph it says: {text} (CIDEr {100 * cider:.1f} if said of every photograph)")
+        print(f"\nOf the mean image it says: {text} (CIDEr {100 * cider:.1f} if said of every image)")
         if options.write:
             write_measured(folder, occlusion=_figures(len(records), tallies, text, cider))
     except (CheckpointError, ConfigError, DataError, ImageError) as error:

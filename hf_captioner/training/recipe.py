@@ -6,38 +6,38 @@ from typing import Any, Self
 
 import yaml
 
-from hf_captioner.config import CaptionerConfig, SearchConfig, Strict
+from hf_captioner.config import CaptionerConfig, GenerationConfig, ValidatedConfig
 from hf_captioner.errors import ConfigError
 
 OBJECTIVES = ("cross_entropy", "self_critical")
 
 
 @dataclass(frozen=True)
-class Stage(Strict):
+class Stage(ValidatedConfig):
     """A stretch of training with its own schedule; each stage begins from the best weights of the one before."""
 
     epochs: int
     learning_rate: float
-    """Peak rate of the decoder; warmed up linearly, then a cosine down to `final` times it."""
-    final: float = 0.0
-    train_from: str | None = None
+    """Peak rate of the decoder; warmed up linearly, then a cosine down to `final_lr_ratio` times it."""
+    final_lr_ratio: float = 0.0
+    unfreeze_from: str | None = None
     """First trainable module of the encoder (`layer2`); None keeps it frozen and trains on cached grids."""
     encoder_learning_rate: float = 0.0
     augment: bool = False
-    """Random resized crops, changes of colour, a flip where no caption names a side (needs the photographs)."""
+    """Random resized crops, changes of colour, a flip where no caption names a side (needs the images)."""
     captions: int = 5
-    """Captions drawn for each photograph in each epoch."""
+    """Captions drawn for each image in each epoch."""
     warmup: int = 100
     """Steps."""
     objective: str = "cross_entropy"
     """`cross_entropy` of the true captions, or `self_critical`: the CIDEr-D of sampled ones."""
     samples: int = 5
-    """Captions sampled for each photograph (`self_critical`)."""
+    """Captions sampled for each image (`self_critical`)."""
     temperature: float = 1.0
     """At which they are drawn and learned (`self_critical`)."""
     bleu: float = 0.0
     """Weight of BLEU-4 beside CIDEr-D in the reward (`self_critical`)."""
-    mix: float = 0.0
+    xe_weight: float = 0.0
     """Weight of the true captions' cross-entropy beside the reward (`self_critical`)."""
 
     def _check(self) -> None:
@@ -45,34 +45,34 @@ class Stage(Strict):
         self._require(self.captions >= 1, "captions", "at least 1")
         self._require(self.warmup >= 0, "warmup", "at least 0")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
-        self._require(0 <= self.final <= 1, "final", "0 to 1")
+        self._require(0 <= self.final_lr_ratio <= 1, "final_lr_ratio", "0 to 1")
         self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
         self._require(self.samples >= 2, "samples", "at least 2")
         self._require(self.temperature > 0, "temperature", "more than 0")
         self._require(self.bleu >= 0, "bleu", "at least 0")
-        self._require(self.mix >= 0, "mix", "at least 0")
-        if self.train_from is None:
-            self._require(self.encoder_learning_rate == 0, "encoder_learning_rate", "0 where train_from is not set")
+        self._require(self.xe_weight >= 0, "xe_weight", "at least 0")
+        if self.unfreeze_from is None:
+            self._require(self.encoder_learning_rate == 0, "encoder_learning_rate", "0 where unfreeze_from is not set")
 
     @property
     def reads_pixels(self) -> bool:
-        """Whether the photographs themselves are needed, not only their cached grids."""
-        return self.train_from is not None or self.augment
+        """Whether the images themselves are needed, not only their cached grids."""
+        return self.unfreeze_from is not None or self.augment
 
 
 @dataclass(frozen=True)
-class Recipe(Strict):
+class Recipe(ValidatedConfig):
     """A whole training run but for the paths of its data and weights."""
 
     stages: tuple[Stage, ...]
     model: dict[str, Any]
     """Fields of CaptionerConfig, but for `vocabulary_size`, `search` and what is measured."""
-    search: dict[str, Any]
-    """Fields of SearchConfig that differ from its defaults: the checkpoint's own search, also used to validate."""
+    generation: dict[str, Any]
+    """Fields of GenerationConfig that differ from its defaults: the checkpoint's own search, also used to validate."""
     min_count: int = 4
     """A word enters the vocabulary when the training captions hold it at least this often."""
     batch_size: int = 50
-    """Photographs a step, over all processes."""
+    """CaptionDataset a step, over all processes."""
     label_smoothing: float = 0.1
     weight_decay: float = 0.01
     clip_norm: float = 5.0
@@ -85,7 +85,7 @@ class Recipe(Strict):
     """`bf16` or `no`."""
     seed: int = 1
     workers: int = 0
-    """Processes that read photographs; 0 reads them in the training process."""
+    """Processes that read images; 0 reads them in the training process."""
 
     def _check(self) -> None:
         self._require(len(self.stages) >= 1, "stages", "at least one stage")
@@ -102,10 +102,10 @@ class Recipe(Strict):
     def captioner_config(self, vocabulary_size: int) -> CaptionerConfig:
         """The configuration of the model that this recipe trains."""
         try:
-            search = SearchConfig(**self.search)
+            search = GenerationConfig(**self.generation)
             return CaptionerConfig(vocabulary_size=vocabulary_size, search=search, **self.model)
         except TypeError as error:
-            raise ConfigError(f"Recipe.model or Recipe.search: {error}.") from error
+            raise ConfigError(f"Recipe.model or Recipe.generation: {error}.") from error
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -124,6 +124,6 @@ class Recipe(Strict):
         values = dict(values)
         try:
             stages = tuple(Stage(**stage) for stage in values.pop("stages", ()))
-            return cls(stages=stages, model=values.pop("model", {}), search=values.pop("search", {}), **values)
+            return cls(stages=stages, model=values.pop("model", {}), generation=values.pop("generation", {}), **values)
         except TypeError as error:
             raise ConfigError(f"Recipe {name}: {error}.") from error

@@ -2,8 +2,8 @@
 
 `python -m hf_captioner.training.report --data DIR --out report.html [--model ID] [--each N]`
 
-One HTML file with the best, the worst and random dev captions by their own CIDEr: the photograph with its heatmaps,
-the caption with its confidence, and what people wrote. It holds photographs of the data set, whose terms apply to it.
+One HTML file with the best, the worst and random validation captions by their own CIDEr: the image with its heatmaps,
+the caption with its confidence, and what people wrote. It holds images of the data set, whose terms apply to it.
 What the captioner says too often, too seldom and never is printed (see `train/habits.py`).
 """
 
@@ -21,7 +21,7 @@ import jinja2
 from hf_captioner.caption import Caption
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
-from hf_captioner.training.bias_report import habits
+from hf_captioner.training.bias_report import bias_report
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.metrics import cider_of_each
 
@@ -33,14 +33,14 @@ PAGE = """<!doctype html>
 body { font: 16px/1.4 system-ui, sans-serif; max-width: 1060px; margin: 2em auto; padding: 0 1em }
 figure { margin: 0 0 2.5em } img { max-width: 100% } li { color: #555 }
 </style>
-<h1>{{ count }} dev captions of {{ model }}</h1>
-<p>Mean CIDEr {{ "%.1f" % mean }}. Under each photograph: the caption's own CIDEr and confidence, then what people
+<h1>{{ count }} validation captions of {{ model }}</h1>
+<p>Mean CIDEr {{ "%.1f" % mean }}. Under each image: the caption's own CIDEr and confidence, then what people
 wrote.</p>
 {% for title, examples in groups %}
 <h2>{{ title }}</h2>
 {% for example in examples %}
 <figure>
-<img src="data:image/jpeg;base64,{{ example.picture }}" alt="{{ example.caption }}">
+<img src="data:image/jpeg;base64,{{ example.image }}" alt="{{ example.caption }}">
 <figcaption><b>{{ example.caption }}</b>: CIDEr {{ "%.0f" % example.cider
 }}{% if example.caption.confidence is not none %}, confidence {{ "%.2f" % example.caption.confidence }}{% endif %}
  ({{ example.record.path.name }})
@@ -60,7 +60,7 @@ class Example:
     """x 100"""
 
     @property
-    def picture(self) -> str:
+    def image(self) -> str:
         """The contact sheet as base64 JPEG."""
         encoded = io.BytesIO()
         self.caption.contact_sheet(self.record.path).save(encoded, "JPEG", quality=85)
@@ -80,22 +80,22 @@ def report(captions: Sequence[Caption], records: Sequence[Record], model: str, e
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.report", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--each", type=int, default=20, help="how many of the best, the worst and random captions")
     options = parser.parse_args(argv)
     try:
-        records = load_split(options.data, "dev", split_file=options.splits, model=options.model)
+        records = load_split(options.data, "validation", split_file=options.splits, model=options.model)
         captioner = ImageCaptioner.from_pretrained(options.model)
-        captions = captioner.caption([record.path for record in records], num_captions=1, progress=True)
+        captions = captioner.caption([record.path for record in records], num_return_sequences=1, progress=True)
         page = report(captions, records, options.model or "the bundled checkpoint", options.each)
         options.out.write_text(page, encoding="utf-8")
     except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(habits([caption.text for caption in captions], [record.captions for record in records]))
+    print(bias_report([caption.text for caption in captions], [record.captions for record in records]))
     print(options.out)
     return 0
 

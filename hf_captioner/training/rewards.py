@@ -16,7 +16,7 @@ def ngrams(tokens: Tokens, longest: int = 4) -> Counter[tuple[int, ...]]:
 
 
 class CiderD:
-    """CIDEr-D (Vedantam et al. 2015) of token ids against a photograph's references, as pycocoevalcap computes it.
+    """CIDEr-D (Vedantam et al. 2015) of token ids against an image's references, as pycocoevalcap computes it.
 
     The document frequencies are those of the references given. The end token counts as a word like any other, so that
     a caption that breaks off ("a man in a") loses what a finished one gains.
@@ -31,11 +31,11 @@ class CiderD:
         self.frequency = dict(seen)
         self.references = [[self._vector(counts) for counts in group] for group in counted]
 
-    def __call__(self, photograph: int, tokens: Tokens) -> float:
+    def __call__(self, image: int, tokens: Tokens) -> float:
         """The score of one caption, 0 to 10."""
         found, norms, length = self._vector(ngrams(tokens))
         total = 0.0
-        for reference, reference_norms, reference_length in self.references[photograph]:
+        for reference, reference_norms, reference_length in self.references[image]:
             products = [0.0] * self.N
             for ngram, weight in found.items():
                 other = reference.get(ngram)
@@ -45,7 +45,7 @@ class CiderD:
             for product, norm, reference_norm in zip(products, norms, reference_norms, strict=True):
                 if norm and reference_norm:
                     total += closeness * product / (norm * reference_norm)
-        return 10 * total / (self.N * len(self.references[photograph]))
+        return 10 * total / (self.N * len(self.references[image]))
 
     def _vector(self, counts: Counter[tuple[int, ...]]) -> tuple[Counts, list[float], int]:
         """tf-idf weights, their norm for each n-gram size, and the length, counted in bigrams as pycocoevalcap does."""
@@ -70,11 +70,11 @@ class Bleu4:
                 most |= ngrams(reference)
             self.references.append((most, [len(reference) for reference in group]))
 
-    def __call__(self, photograph: int, tokens: Tokens) -> float:
+    def __call__(self, image: int, tokens: Tokens) -> float:
         """The score of one caption, 0 to 1."""
         if not tokens:
             return 0.0
-        most, lengths = self.references[photograph]
+        most, lengths = self.references[image]
         correct = [0, 0, 0, 0]
         for ngram, count in ngrams(tokens).items():
             correct[len(ngram) - 1] += min(count, most[ngram])

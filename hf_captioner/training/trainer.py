@@ -28,19 +28,19 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError, TokenizerError
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
-from hf_captioner.training.checkpointing import Midway, Progress, Resumed, averaged, load_state, save_state
+from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
 from hf_captioner.training.curves import draw_curves
 from hf_captioner.training.data import Record, load_records
-from hf_captioner.training.dataset import Batch, EpochOrder, Photographs, loader
+from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
 from hf_captioner.training.evaluate import caption_records, score
-from hf_captioner.training.feature_cache import GridCache, cached_grids
-from hf_captioner.training.losses import CrossEntropy, Objective, SelfCritical
+from hf_captioner.training.feature_cache import FeatureCache, cached_features
+from hf_captioner.training.losses import CrossEntropy, LossOutput, SelfCritical
 from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.rewards import Bleu4, CiderD
 
 SAVE_EVERY = 60
 """Steps between two saved states."""
-FREE = ("search", "dropout", "results", "calibration", "occlusion")
+OVERRIDABLE = ("search", "dropout", "results", "calibration", "occlusion")
 """Fields of CaptionerConfig in which a recipe may differ from the captioner that it trains further."""
 
 
@@ -60,29 +60,33 @@ class Trainer:
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.grids = grids or out / "grids"
         self.train = [record for record in records if record.split == "train"]
-        self.dev = [record for record in records if record.split == "dev"]
-        if not self.train or not self.dev:
-            raise DataError(f"Training needs train and dev photographs; found {len(self.train)} and {len(self.dev)}.")
+        self.validation = [record for record in records if record.split == "validation"]
+        if not self.train or not self.validation:
+            raise DataError(
+                f"Training needs train and validation images; found {len(self.train)} and {len(self.validation)}."
+            )
         self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
         torch.manual_seed(recipe.seed)
         self.captioner = self._new(init)
         self.tokenizer = self.captioner.tokenizer
         self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
-        self.resumed = Resumed(Progress(), {}, {})
+        self.loaded = LoadedState(Progress(), {}, {})
         if self.state_file.exists():
-            self.resumed = load_state(self.state_file, self._belongs_to(), self.captioner)
-            at = self.resumed.progress
+            self.loaded = load_state(self.state_file, self._belongs_to(), self.captioner)
+            at = self.loaded.progress
             self._say(f"going on at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
         elif backbone not in (None, "random"):
             self.captioner.encoder.load_backbone(backbone)
-        self.progress = self.resumed.progress
+        self.progress = self.loaded.progress
         self.log = SummaryWriter(str(out / "tensorboard")) if self.accelerator.is_main_process else None
 
     def run(self) -> None:
         """Every stage, from where the saved state says; `out/best` holds the best captioner."""
         while self.progress.stage < len(self.recipe.stages):
             self._run_stage(self.recipe.stages[self.progress.stage])
-            self._say(f"stage {self.progress.stage + 1} done; best dev CIDEr {100 * self.progress.best_cider:.1f}")
+            self._say(
+                f"stage {self.progress.stage + 1} done; best validation CIDEr {100 * self.progress.best_cider:.1f}"
+            )
             best = ImageCaptioner.from_pretrained(self.out / "best")
             self.captioner.load_state_dict(best.state_dict())
             at = self.progress
@@ -101,7 +105,7 @@ class Trainer:
         given = ImageCaptioner.from_pretrained(init)
         config = self.recipe.captioner_config(given.config.vocabulary_size)
         wanted, found = config.to_dict(), given.config.to_dict()
-        differ = [name for name in wanted if wanted[name] != found[name] and name not in FREE]
+        differ = [name for name in wanted if wanted[name] != found[name] and name not in OVERRIDABLE]
         if differ:
             pairs = ", ".join(f"{name} {found[name]!r} and not {wanted[name]!r}" for name in differ)
             raise ConfigError(f"{init} has {pairs}; change the recipe's `model`, or begin without --init.")
@@ -113,7 +117,7 @@ class Trainer:
 
     def _belongs_to(self) -> dict[str, str]:
         """What a saved state must agree with to be gone on from."""
-        data = [[record.path.name, record.captions, record.split] for record in (*self.train, *self.dev)]
+        data = [[record.path.name, record.captions, record.split] for record in (*self.train, *self.validation)]
         words = [self.tokenizer.word(index) for index in range(len(self.tokenizer))]
         digests = {
             name: hashlib.sha256(json.dumps(part).encode()).hexdigest()
@@ -123,30 +127,35 @@ class Trainer:
 
     def _run_stage(self, stage: Stage) -> None:
         self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
-        self.captioner.encoder.train_from(stage.train_from)
+        self.captioner.encoder.unfreeze_from(stage.unfreeze_from)
         grids = None if stage.reads_pixels else self.cached(self.train)
-        dev_grids = None if stage.train_from else self.cached(self.dev)
+        validation_features = None if stage.unfreeze_from else self.cached(self.validation)
         average = self._average()
-        photographs = Photographs(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
-        model, optimizer = self.accelerator.prepare(self._objective(stage, photographs), self._optimizer(stage))
-        self.resumed = Resumed(self.progress, {}, {})
-        midway = Midway(optimizer, average)
+        images = CaptionDataset(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
+        model, optimizer = self.accelerator.prepare(self._objective(stage, images), self._optimizer(stage))
+        self.loaded = LoadedState(self.progress, {}, {})
+        optimizer_state = OptimizerState(optimizer, average)
         process = self.accelerator.process_index, self.accelerator.num_processes
-        order = EpochOrder(len(photographs), self.recipe.batch_size, self.recipe.seed, *process)
-        while self.progress.epoch < stage.epochs and self.progress.waited < self.recipe.patience:
-            self._run_epoch(stage, model, midway, photographs, order)
-            self._validate(stage, cast(ImageCaptioner, average.module), dev_grids)
-            self._save(midway)
+        order = EpochOrder(len(images), self.recipe.batch_size, self.recipe.seed, *process)
+        while self.progress.epoch < stage.epochs and self.progress.epochs_without_improvement < self.recipe.patience:
+            self._run_epoch(stage, model, optimizer_state, images, order)
+            self._validate(stage, cast(ImageCaptioner, average.module), validation_features)
+            self._save(optimizer_state)
 
     def _run_epoch(
-        self, stage: Stage, model: nn.Module, midway: Midway, photographs: Photographs, order: EpochOrder
+        self,
+        stage: Stage,
+        model: nn.Module,
+        optimizer_state: OptimizerState,
+        images: CaptionDataset,
+        order: EpochOrder,
     ) -> None:
         at = self.progress
         order.epoch, order.first = len(at.history), at.step
         model.train()
         self.captioner.encoder.eval()
         batches = tqdm(
-            loader(photographs, order, self.recipe),
+            loader(images, order, self.recipe),
             desc=f"stage {at.stage + 1} epoch {at.epoch + 1}/{stage.epochs}",
             initial=at.step,
             total=len(order),
@@ -156,10 +165,10 @@ class Trainer:
         began = time.perf_counter()
         for batch in batches:
             done = at.epoch * len(order) + at.step
-            for group in midway.optimizer.param_groups:
+            for group in optimizer_state.optimizer.param_groups:
                 group["lr"] = group["peak"] * _rate(stage, done, stage.epochs * len(order))
-            at.loss_sum += self._step(model, midway.optimizer, batch, len(at.history) * len(order) + at.step)
-            midway.average.update_parameters(self.captioner)
+            at.loss_sum += self._step(model, optimizer_state.optimizer, batch, len(at.history) * len(order) + at.step)
+            optimizer_state.average.update_parameters(self.captioner)
             at.step += 1
             batches.set_postfix(loss=f"{at.loss_sum / at.step:.3f}", refresh=False)
             if self.log:
@@ -167,14 +176,14 @@ class Trainer:
             if at.step % SAVE_EVERY == 0 and at.step < len(order):
                 at.seconds += time.perf_counter() - began
                 began = time.perf_counter()
-                self._save(midway)
+                self._save(optimizer_state)
         at.seconds += time.perf_counter() - began
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, count: int) -> float:
         """One update; the objective's value. Chance is drawn from (seed, step, process), so it can be repeated."""
         torch.manual_seed((self.recipe.seed * 1_000_003 + count) * 1_009 + self.accelerator.process_index)
         with self.accelerator.autocast():
-            found: Objective = model(batch.to(self.accelerator.device))
+            found: LossOutput = model(batch.to(self.accelerator.device))
         value, weight = self.accelerator.reduce((found.value, found.weight.to(found.value.device)), "sum")
         value = float(value / weight)
         # DDP averages gradients over processes; this makes that average the mean over all of the step's words.
@@ -189,13 +198,13 @@ class Trainer:
         optimizer.zero_grad()
         return value
 
-    def _validate(self, stage: Stage, captioner: ImageCaptioner, dev_grids: GridCache | None) -> None:
-        """Score the dev split, keep the model where it is the best yet, and move to the next epoch."""
+    def _validate(self, stage: Stage, captioner: ImageCaptioner, validation_features: FeatureCache | None) -> None:
+        """Score the validation split, keep the model where it is the best yet, and move to the next epoch."""
         at = self.progress
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
-            captions = caption_records(captioner.eval(), self.dev, grids=dev_grids)
-            found = [score([caption.text for caption in captions], self.dev, meteor=False)]
+            captions = caption_records(captioner.eval(), self.validation, grids=validation_features)
+            found = [score([caption.text for caption in captions], self.validation, meteor=False)]
         scores: dict[str, float] = broadcast_object_list(found)[0]  # every process must take the same decisions
         cider = scores["CIDEr"]
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 3)}
@@ -210,8 +219,8 @@ class Trainer:
                 captioner.save_pretrained(self.out / "best")
             draw_curves(at.history, self.out / "curves.png")
             for name, value in scores.items():
-                self.log.add_scalar(f"dev/{name}", value, len(at.history))
-        at.waited = 0 if cider > at.stage_cider else at.waited + 1
+                self.log.add_scalar(f"validation/{name}", value, len(at.history))
+        at.epochs_without_improvement = 0 if cider > at.stage_cider else at.epochs_without_improvement + 1
         at.best_cider, at.stage_cider = max(at.best_cider, cider), max(at.stage_cider, cider)
         at.epoch, at.step, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
@@ -230,19 +239,19 @@ class Trainer:
         # A sampled reward is noisy: the longer memory of its scale keeps self-critical steps small.
         beta2 = 0.98 if stage.objective == "cross_entropy" else 0.999
         optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), fused=True)
-        if self.resumed.optimizer:
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.resumed.optimizer})
+        if self.loaded.optimizer:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.loaded.optimizer})
         return optimizer
 
-    def _objective(self, stage: Stage, photographs: Photographs) -> nn.Module:
+    def _objective(self, stage: Stage, images: CaptionDataset) -> nn.Module:
         cross_entropy = CrossEntropy(self.captioner, label_smoothing=self.recipe.label_smoothing)
         if stage.objective == "cross_entropy":
             return cross_entropy
-        references = [[[*ids, self.tokenizer.end_id] for ids in group] for group in photographs.ids]
+        references = [[[*ids, self.tokenizer.end_id] for ids in group] for group in images.ids]
         cider, bleu = CiderD(references), Bleu4(references)
 
-        def reward(photograph: int, ids: Sequence[int]) -> float:
-            return cider(photograph, ids) + (stage.bleu * bleu(photograph, ids) if stage.bleu else 0.0)
+        def reward(image: int, ids: Sequence[int]) -> float:
+            return cider(image, ids) + (stage.bleu * bleu(image, ids) if stage.bleu else 0.0)
 
         longest = self.captioner.config.search.max_length
         return SelfCritical(
@@ -250,7 +259,7 @@ class Trainer:
             reward,
             samples=stage.samples,
             max_length=longest,
-            mix=stage.mix,
+            xe_weight=stage.xe_weight,
             temperature=stage.temperature,
         )
 
@@ -258,19 +267,19 @@ class Trainer:
         trained = [parameter.requires_grad for parameter in self.captioner.parameters()]
         average = AveragedModel(self.captioner, multi_avg_fn=_moving_average(self.recipe.average, trained))
         with torch.no_grad():
-            for name, tensor in self.resumed.average.items():
+            for name, tensor in self.loaded.average.items():
                 averaged(average)[name].copy_(tensor)
         return average
 
-    def cached(self, records: Sequence[Record]) -> GridCache:
+    def cached(self, records: Sequence[Record]) -> FeatureCache:
         self.captioner.encoder.eval()
         with self.accelerator.autocast(), self.accelerator.main_process_first():
             paths = [record.path for record in records]
-            return cached_grids(self.captioner.encoder, self.captioner.config, paths, self.grids)
+            return cached_features(self.captioner.encoder, self.captioner.config, paths, self.grids)
 
-    def _save(self, midway: Midway | None) -> None:
+    def _save(self, optimizer_state: OptimizerState | None) -> None:
         if self.accelerator.is_main_process:
-            save_state(self.state_file, self._belongs_to(), self.progress, self.captioner, midway)
+            save_state(self.state_file, self._belongs_to(), self.progress, self.captioner, optimizer_state)
         self.accelerator.wait_for_everyone()
 
     def _say(self, message: str) -> None:
@@ -283,7 +292,7 @@ def _rate(stage: Stage, done: int, steps: int) -> float:
     if done < stage.warmup:
         return (done + 1) / stage.warmup
     through = (done - stage.warmup) / max(1, steps - stage.warmup)
-    return stage.final + (1 - stage.final) * 0.5 * (1 + math.cos(math.pi * through))
+    return stage.final_lr_ratio + (1 - stage.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * through))
 
 
 Weights = tuple[Tensor, ...] | list[Tensor]
@@ -305,7 +314,7 @@ def _moving_average(decay: float, trained: Sequence[bool]) -> Callable[[Weights,
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.trainer", description=__doc__)
     parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
-    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--out", type=Path, required=True, help="where state, logs, curves and best/ go")
     begin = parser.add_mutually_exclusive_group(required=True)
     begin.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision or random")

@@ -1,8 +1,8 @@
-"""Tune a checkpoint's search and image size on dev.
+"""Tune a checkpoint's search and image size on validation.
 
 `python -m hf_captioner.training.tune_generation --data DIR --model FOLDER [--write]`
 
-First its photographs are read at its own size and at one that gives a row of cells more: crops in training enlarge what
+First its images are read at its own size and at one that gives a row of cells more: crops in training enlarge what
 they show, so that a larger size can fit better (Touvron et al. 2019). Then every combination of beams, length penalty
 and n-gram blocking is tried. With --write the best setting becomes the checkpoint's default. Best is the largest
 product of BLEU-4, ROUGE-L and CIDEr: long captions raise CIDEr and lower BLEU, and neither is to be bought with the
@@ -20,9 +20,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import SearchConfig
+from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
-from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.evaluate import describe, score
 from hf_captioner.training.feature_cache import encoded
@@ -36,7 +36,7 @@ WEIGHED = ("BLEU-4", "ROUGE-L", "CIDEr")
 @dataclasses.dataclass(frozen=True)
 class Trial:
     image_size: int
-    search: SearchConfig
+    search: GenerationConfig
     scores: dict[str, float]
     described: dict[str, float]
 
@@ -45,13 +45,18 @@ class Trial:
         return math.prod(self.scores[name] for name in WEIGHED)
 
     def row(self) -> str:
-        settings = [self.image_size, self.search.beams, self.search.length_penalty, self.search.no_repeat_ngram]
+        settings = [
+            self.image_size,
+            self.search.num_beams,
+            self.search.length_penalty,
+            self.search.no_repeat_ngram_size,
+        ]
         scores = [f"{100 * self.scores[name]:.1f}" for name in WEIGHED]
         return f"| {' | '.join(map(str, [*settings, *scores, *(f'{v:.4g}' for v in self.described.values())]))} |"
 
 
 def reading_at(captioner: ImageCaptioner, image_size: int) -> ImageCaptioner:
-    """The same captioner for photographs of another size; what was measured at the old one is dropped."""
+    """The same captioner for images of another size; what was measured at the old one is dropped."""
     config = dataclasses.replace(
         captioner.config, image_size=image_size, results=None, calibration=None, occlusion=None
     )
@@ -75,29 +80,33 @@ def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
     for beams, penalty, ngram in tqdm(combinations, desc="search", dynamic_ncols=True):
         if beams == 1 and penalty != LENGTH_PENALTIES[0]:
             continue  # greedy search never compares lengths
-        search = captioner.search_settings({"beams": beams, "length_penalty": penalty, "no_repeat_ngram": ngram})
+        search = captioner.prepare_generation_config(
+            {"num_beams": beams, "length_penalty": penalty, "no_repeat_ngram_size": ngram}
+        )
         if search != captioner.config.search:
             found.append(_trial(reader, grids, records, search))
     return sorted(found, key=lambda trial: trial.product, reverse=True)
 
 
-def _trial(captioner: ImageCaptioner, grids: Sequence[Grid], records: Sequence[Record], search: SearchConfig) -> Trial:
-    captions = [best[0].text for grid in grids for best in captioner.caption_grid(grid, search)]
+def _trial(
+    captioner: ImageCaptioner, grids: Sequence[FeatureMap], records: Sequence[Record], search: GenerationConfig
+) -> Trial:
+    captions = [best[0].text for grid in grids for best in captioner.caption_features(grid, search)]
     return Trial(captioner.config.image_size, search, score(captions, records, meteor=False), describe(captions))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.tune_generation", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="photographs and captions; see train/data.py")
+    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--model", type=Path, required=True, help="a checkpoint's folder")
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--write", action="store_true", help="store the best setting in the checkpoint's config.json")
     options = parser.parse_args(argv)
     try:
-        records = load_split(options.data, "dev", split_file=options.splits, model=str(options.model))
+        records = load_split(options.data, "validation", split_file=options.splits, model=str(options.model))
         captioner = ImageCaptioner.from_pretrained(options.model)
         found = trials(captioner, records)
-        names = ["image size", "beams", "length penalty", "no repeated n-gram", *WEIGHED, *found[0].described]
+        names = ["image size", "num_beams", "length penalty", "no repeated n-gram", *WEIGHED, *found[0].described]
         print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
         print("\n".join(trial.row() for trial in found))
         if options.write:

@@ -1,4 +1,4 @@
-"""Generated archives of photographs, in every form that they come in."""
+"""Generated archives of images, in every form that they come in."""
 
 import io
 import tarfile
@@ -16,7 +16,7 @@ def encoded(index: int, kind: str = "JPEG") -> bytes:
 
 
 def write_tar(path: Path, count: int, *, mode: str = "w") -> Path:
-    """A WebDataset shard: each photograph with a text of the same key."""
+    """A WebDataset shard: each image with a text of the same key."""
     with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
         for index in range(count):
             for suffix, content in (("jpg", encoded(index % 50)), ("txt", b"a text")):
@@ -31,5 +31,5 @@ def data_set(count: int, *, bad: int | None = None) -> datasets.Dataset:
         {"image": {"bytes": encoded(index, "PNG"), "path": f"{index}.png"}, "label": index} for index in range(count)
     ]
     if bad is not None:
-        rows[bad]["image"]["bytes"] = b"no picture"  # type: ignore[index]
+        rows[bad]["image"]["bytes"] = b"no image"  # type: ignore[index]
     return datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())

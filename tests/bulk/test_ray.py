@@ -33,11 +33,11 @@ def temporary() -> Iterator[str]:
     shutil.rmtree(folder)
 
 
-def test_a_node_dies_and_every_photograph_is_captioned_once(checkpoint: Path, temporary: str, tmp_path: Path) -> None:
+def test_a_node_dies_and_every_image_is_captioned_once(checkpoint: Path, temporary: str, tmp_path: Path) -> None:
     out, environment = tmp_path / "captions.parquet", os.environ | OURS
     tars = [write_tar(tmp_path / f"{index}.tar", COUNT // 2) for index in range(2)]
-    (tmp_path / "bad.jpg").write_text("no picture")
-    command = ("hf_captioner.cli", "caption", *tars, tmp_path / "bad.jpg", "--model", checkpoint, "--beams", 12)
+    (tmp_path / "bad.jpg").write_text("no image")
+    command = ("hf_captioner.cli", "caption", *tars, tmp_path / "bad.jpg", "--model", checkpoint, "--num-beams", 12)
     nodes = subprocess.Popen(
         [sys.executable, "-m", "tests.bulk.two_nodes", str(out), temporary],
         stdin=subprocess.PIPE,
@@ -51,7 +51,7 @@ def test_a_node_dies_and_every_photograph_is_captioned_once(checkpoint: Path, te
         ray = ("--engine", "ray", "--out", out)
         done = forked.run(*command, *ray, environment={**OURS, "RAY_ADDRESS": address})
         assert done.returncode == 1, done.stderr
-        assert done.stdout == "" and f"1 of {COUNT + 1} photographs failed" in done.stderr
+        assert done.stdout == "" and f"1 of {COUNT + 1} images failed" in done.stderr
     finally:
         try:
             said, _ = nodes.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""Photographs come from files, folders, tar shards, tables and data sets; what is broken spoils nothing else."""
+"""Images come from files, folders, tar shards, tables and data sets; what is broken spoils nothing else."""
 
 import itertools
 from pathlib import Path
@@ -7,21 +7,21 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_captioner import ImageCaptioner, ImageError, photographs
-from hf_captioner.bulk.readers import SHARD, Files, Members, Rows, shards
-from hf_captioner.images import LARGEST, open_image
+from hf_captioner import ImageCaptioner, ImageError, iter_images
+from hf_captioner.bulk.readers import SHARD_SIZE, FileShard, ParquetShard, TarShard, shards
+from hf_captioner.images import MAX_FILE_BYTES, open_image
 from tests.bulk.archive import data_set, encoded, write_tar
 from tests.conftest import generated
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:datasets")
 
 
-def test_every_kind_of_place_gives_the_same_photographs(tmp_path: Path) -> None:
+def test_every_kind_of_place_gives_the_same_images(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
     for index in range(3):
         (folder / "below" / f"{index}.png").write_bytes(encoded(index, "PNG"))
-    (folder / "notes.txt").write_text("not a picture, and not tried")
+    (folder / "notes.txt").write_text("not an image, and not tried")
     data = data_set(3)
     data.to_parquet(tmp_path / "table.parquet")
     data.save_to_disk(tmp_path / "saved")
@@ -35,13 +35,13 @@ def test_every_kind_of_place_gives_the_same_photographs(tmp_path: Path) -> None:
         tmp_path / "plain.parquet": [f"{tmp_path}/plain.parquet#{index}" for index in range(3)],
         tmp_path / "saved": [f"{tmp_path}/saved#{index}" for index in range(3)],
     }.items():
-        found = list(photographs(place))
-        assert [photograph.name for photograph in found] == names
-        assert [open_image(photograph.image).tobytes() for photograph in found] == expected  # type: ignore[arg-type]
+        found = list(iter_images(place))
+        assert [image.name for image in found] == names
+        assert [open_image(image.image).tobytes() for image in found] == expected  # type: ignore[arg-type]
     for rows in (data, data.to_iterable_dataset(), [generated(index) for index in range(3)]):
-        found = list(photographs(rows))
-        assert [photograph.name for photograph in found] == ["#0", "#1", "#2"]
-        assert [open_image(photograph.image).tobytes() for photograph in found] == expected  # type: ignore[arg-type]
+        found = list(iter_images(rows))
+        assert [image.name for image in found] == ["#0", "#1", "#2"]
+        assert [open_image(image.image).tobytes() for image in found] == expected  # type: ignore[arg-type]
 
 
 def test_a_name_is_the_path_as_a_person_would_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_name_is_the_path_as_a_person_would_write_it(tmp_path: Path, monkeypat
     for name in ("a.png", "below/b.png"):
         generated(1).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert [photograph.name for photograph in photographs(".", "./below/", "below//b.png")] == [
+    assert [image.name for image in iter_images(".", "./below/", "below//b.png")] == [
         "a.png",
         "below/b.png",
         "below/b.png",
@@ -58,25 +58,25 @@ def test_a_name_is_the_path_as_a_person_would_write_it(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(("name", "mode"), [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tgz", "w:gz")])
-def test_a_tar_file_gives_its_pictures_in_lots(tmp_path: Path, name: str, mode: str) -> None:
-    path, count = write_tar(tmp_path / name, SHARD + 5, mode=mode), SHARD + 5
-    assert [photograph.name for photograph in photographs(path)] == [f"{path}/{i:06d}.jpg" for i in range(count)]
+def test_a_tar_file_gives_its_images_in_lots(tmp_path: Path, name: str, mode: str) -> None:
+    path, count = write_tar(tmp_path / name, SHARD_SIZE + 5, mode=mode), SHARD_SIZE + 5
+    assert [image.name for image in iter_images(path)] == [f"{path}/{i:06d}.jpg" for i in range(count)]
     lots = list(shards([path]))
     assert sum(map(len, lots)) == count
     if mode == "w":
-        assert lots == [Members(str(path), 0, SHARD), Members(str(path), SHARD, count)]
-        assert next(photograph.name for photograph in lots[1]) == f"{path}/{SHARD:06d}.jpg"
+        assert lots == [TarShard(str(path), 0, SHARD_SIZE), TarShard(str(path), SHARD_SIZE, count)]
+        assert next(image.name for image in lots[1]) == f"{path}/{SHARD_SIZE:06d}.jpg"
 
 
-def test_shards_are_read_lazily_and_cover_each_photograph_once(tmp_path: Path) -> None:
+def test_shards_are_read_lazily_and_cover_each_image_once(tmp_path: Path) -> None:
     endless = (f"{index}.jpg" for index in itertools.count())
     first = next(shards(endless))
-    assert isinstance(first, Files) and len(first) == SHARD
-    data_set(2 * SHARD + 1).to_parquet(tmp_path / "table.parquet", batch_size=100)
+    assert isinstance(first, FileShard) and len(first) == SHARD_SIZE
+    data_set(2 * SHARD_SIZE + 1).to_parquet(tmp_path / "table.parquet", batch_size=100)
     lots = list(shards([tmp_path / "table.parquet"]))
-    assert [type(lot) for lot in lots] == [Rows] * 3
-    names = [photograph.name for lot in lots for photograph in lot]
-    assert names == [f"{tmp_path}/table.parquet#{row}" for row in range(2 * SHARD + 1)]
+    assert [type(lot) for lot in lots] == [ParquetShard] * 3
+    names = [image.name for lot in lots for image in lot]
+    assert names == [f"{tmp_path}/table.parquet#{row}" for row in range(2 * SHARD_SIZE + 1)]
 
 
 def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path: Path, saved_captioner: ImageCaptioner) -> None:
@@ -87,12 +87,12 @@ def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path: Path, saved_capt
     data_set(3).save_to_disk(tmp_path / "torn")
     for part in (tmp_path / "torn").glob("*.arrow"):
         part.write_bytes(b"torn")
-    assert "the saved data set cannot be read" in str(next(photographs(tmp_path / "torn")).image)
+    assert "the saved data set cannot be read" in str(next(iter_images(tmp_path / "torn")).image)
     (tmp_path / "no.parquet").write_bytes(b"PAR1 and nothing else")
     pyarrow.parquet.write_table(pyarrow.table({"x": [1], "y": ["a"]}), tmp_path / "numbers.parquet")
     data_set(3, bad=1).to_parquet(tmp_path / "bad.parquet")
     found = {
-        name: list(photographs(tmp_path / name))
+        name: list(iter_images(tmp_path / name))
         for name in ("cut.tar", "no.tar", "no.parquet", "numbers.parquet", "bad.parquet", "gone.tar")
     }
     reasons = {name: str(each[-1].image) for name, each in found.items() if isinstance(each[-1].image, ImageError)}
@@ -100,26 +100,26 @@ def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path: Path, saved_capt
     assert found["cut.tar"][0].image == encoded(0)
     assert "the tar file cannot be read" in reasons["no.tar"] and "the tar file cannot be read" in reasons["gone.tar"]
     assert "the table cannot be read" in reasons["no.parquet"]
-    assert "no column of pictures; found x, y" in reasons["numbers.parquet"]
-    results = list(saved_captioner.stream(photograph.image for photograph in found["bad.parquet"]))
+    assert "no column of images; found x, y" in reasons["numbers.parquet"]
+    results = list(saved_captioner.stream(image.image for image in found["bad.parquet"]))
     assert [isinstance(result, ImageError) for result in results] == [False, True, False]
 
 
 def test_a_member_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "bomb.tar", 1)
     header = bytearray(path.read_bytes())
-    header[124:136] = f"{LARGEST + 1:011o}\0".encode()
+    header[124:136] = f"{MAX_FILE_BYTES + 1:011o}\0".encode()
     header[148:156] = b" " * 8
     header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
     with path.open("wb") as file:
         file.write(header[:512])
-        file.truncate(LARGEST + 5000)
-    [found] = photographs(path)
+        file.truncate(MAX_FILE_BYTES + 5000)
+    [found] = iter_images(path)
     assert isinstance(found.image, ImageError) and "at most" in str(found.image)
 
 
-def test_rows_without_a_picture_are_said(tmp_path: Path) -> None:
-    found = list(photographs([{"label": 1}, {"image": None}, {"jpg": encoded(0), "txt": "a"}]))
-    assert "no picture in the row; found label" in str(found[0].image)
-    assert "the row has no picture" in str(found[1].image)
+def test_rows_without_a_image_are_said(tmp_path: Path) -> None:
+    found = list(iter_images([{"label": 1}, {"image": None}, {"jpg": encoded(0), "txt": "a"}]))
+    assert "no image in the row; found label" in str(found[0].image)
+    assert "the row has no image" in str(found[1].image)
     assert found[2].image == encoded(0)

@@ -1,4 +1,4 @@
-"""Many photographs, by the real command: every photograph once, whatever happens on the way."""
+"""Many images, by the real command: every image once, whatever happens on the way."""
 
 import csv
 import json
@@ -12,18 +12,18 @@ from tests.bulk.archive import data_set, write_tar
 from tests.conftest import generated
 
 COUNT = 1500
-QUICK = ("--beams", 1, "--max-length", 3)
+QUICK = ("--num-beams", 1, "--max-length", 3)
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 1,500 photographs in tar shards and a table, and three that are broken."""
+    """A folder with 1,500 images in tar shards and a table, and three that are broken."""
     folder = tmp_path_factory.mktemp("archive")
     write_tar(folder / "a.tar", COUNT - 400)
     write_tar(folder / "b.tar.gz", 300, mode="w:gz")
     data_set(99, bad=7).to_parquet(folder / "c.parquet")
     generated(1).save(folder / "d.jpg")
-    (folder / "e.jpg").write_text("no picture")
+    (folder / "e.jpg").write_text("no image")
     (folder / "f.tar").write_text("no tar file")
     return folder
 
@@ -52,7 +52,7 @@ def uninterrupted(
     out = tmp_path_factory.mktemp("out") / "captions.jsonl"
     done = caption(archive, checkpoint, out)
     assert done.returncode == 1, done.stderr
-    assert f"3 of {COUNT + 2} photographs failed" in done.stderr and "[00:" in done.stderr
+    assert f"3 of {COUNT + 2} images failed" in done.stderr and "[00:" in done.stderr
     rows = rows_of(out)
     assert len({row["path"] for row in rows}) == len(rows) == COUNT + 2
     assert sum(row["error"] is not None for row in rows) == 3
@@ -60,7 +60,7 @@ def uninterrupted(
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_killed_twenty_times_each_photograph_is_there_once(
+def test_killed_twenty_times_each_image_is_there_once(
     archive: Path, checkpoint: Path, uninterrupted: list[dict[str, str | None]], tmp_path: Path, suffix: str
 ) -> None:
     out = tmp_path / f"captions.{suffix}"

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from hf_captioner import Caption, ConfigError, ImageError, Word
-from hf_captioner.bulk.writers import FORMATS, PART, Names, open_table, row_of
+from hf_captioner.bulk.writers import FORMATS, ROWS_PER_PART, SeenKeys, open_writer, to_row
 
 JOB = {"model": "one"}
 AWKWARD = ["plain.jpg", 'with "quotes", and\nlines.jpg', "caf\udce9.jpg", "ünïcode 漢字.png", "=1+1.png"]
@@ -21,13 +21,13 @@ def caption(text: str) -> Caption:
     return Caption(text, (word,), -0.5, True, 0.25)
 
 
-ROWS = [row_of(name, caption(f'a dog number {i}, "so" it says')) for i, name in enumerate(AWKWARD)]
-ROWS.insert(2, row_of("bad.jpg", ImageError("bad.jpg: no picture.")))
-ROWS.append(row_of("three.jpg", [caption("first"), caption("second"), caption("third")]))
+ROWS = [to_row(name, caption(f'a dog number {i}, "so" it says')) for i, name in enumerate(AWKWARD)]
+ROWS.insert(2, to_row("bad.jpg", ImageError("bad.jpg: no image.")))
+ROWS.append(to_row("three.jpg", [caption("first"), caption("second"), caption("third")]))
 
 
 def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
-    with open_table(path, JOB) as table:
+    with open_writer(path, JOB) as table:
         table.write(rows[:2])
         table.write(rows[2:])
     return path
@@ -60,9 +60,9 @@ def test_cut_at_any_byte_it_goes_on_and_ends_the_same(tmp_path: Path, suffix: st
     for end in range(len(whole) + 1):
         path = tmp_path / f"cut{suffix}"
         path.unlink(missing_ok=True)
-        with open_table(path, JOB):
+        with open_writer(path, JOB):
             path.write_bytes(whole[:end])
-        with open_table(path, JOB) as table:
+        with open_writer(path, JOB) as table:
             rest = [row for row in ROWS if not table.done.take(row["path"])]
             assert len(table.done) == 0
             table.write(rest)
@@ -72,30 +72,30 @@ def test_cut_at_any_byte_it_goes_on_and_ends_the_same(tmp_path: Path, suffix: st
 def test_what_a_kill_left_of_a_parquet_file_is_removed(tmp_path: Path) -> None:
     path = written(tmp_path / "t.parquet")
     (path / ".x.tmp").write_bytes(b"PAR1 torn")
-    with open_table(path, JOB) as table:
+    with open_writer(path, JOB) as table:
         assert [table.done.take(row["path"]) for row in ROWS] == [True] * len(ROWS)
-        table.write([row_of(str(i), caption("a")) for i in range(PART)])
+        table.write([to_row(str(i), caption("a")) for i in range(ROWS_PER_PART)])
         assert len(list(path.glob("*.parquet"))) == 2
     assert not list(path.glob(".*"))
     (path / "part-bad.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(ConfigError, match=r"part-bad\.parquet is damaged"):
-        open_table(path, JOB)
+        open_writer(path, JOB)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_table_belongs_to_one_job_and_one_process(tmp_path: Path, suffix: str) -> None:
     path = written(tmp_path / f"t{suffix}")
     with pytest.raises(ConfigError, match="another model or search"):
-        open_table(path, {"model": "two"})
-    with open_table(path, JOB), pytest.raises(ConfigError, match="Another run is writing"):
-        open_table(path, JOB)
-    with open_table(path, JOB) as table:
+        open_writer(path, {"model": "two"})
+    with open_writer(path, JOB), pytest.raises(ConfigError, match="Another run is writing"):
+        open_writer(path, JOB)
+    with open_writer(path, JOB) as table:
         assert len(table.done) == len(ROWS)
     (tmp_path / f"t{suffix}.job").unlink()
     with pytest.raises(ConfigError, match="there already, and no earlier run's"):
-        open_table(path, JOB)
+        open_writer(path, JOB)
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.jsonl, \.csv, \.parquet"):
-        open_table(tmp_path / "t.xlsx", JOB)
+        open_writer(tmp_path / "t.xlsx", JOB)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_a_damaged_table_is_said_and_not_cut(tmp_path: Path, suffix: str, noise:
     content = path.read_bytes() + noise
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="mend it, or give another --out"):
-        open_table(path, JOB)
+        open_writer(path, JOB)
     assert path.read_bytes() == content
 
 
 def test_names_are_taken_as_often_as_they_were_put_in() -> None:
-    names = Names(["a", "b", "a"])
+    names = SeenKeys(["a", "b", "a"])
     assert len(names) == 3
     assert [names.take(name) for name in ("a", "a", "a", "b", "b", "c")] == [True, True, False, True, False, False]
-    assert not Names().take("a")
+    assert not SeenKeys().take("a")

@@ -33,7 +33,7 @@ SERVE = """
 import os, pathlib, sys
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 from hf_captioner.demo import app
-app.SWEEP, app.KEPT = 2, int(sys.argv[2])
+app.CLEANUP_INTERVAL, app.UPLOAD_TTL = 2, int(sys.argv[2])
 app.serve(sys.argv[3])
 """
 """The page, which deletes uploads sooner than it does by default."""
@@ -66,7 +66,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Wish:
+class CaptionRequest:
     """What a visitor does, and what is the right answer."""
 
     kind: str
@@ -81,7 +81,7 @@ class Report:
     """What was seen of a crowd; `faults` is empty where all is well."""
 
     seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """For each kind of wish, how long the visitors waited."""
+    """For each kind of request, how long the visitors waited."""
     faults: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     """MB that the server needed, every second."""
@@ -138,7 +138,7 @@ def good_pictures() -> list[Picture]:
     ]
 
 
-def bad_pictures() -> dict[str, Picture]:
+def bad_images() -> dict[str, Picture]:
     cut = as_file("cut.jpg", generated(2, (640, 480)), format="JPEG")
     return {
         "cut short": Picture(cut.name, cut.content[: len(cut.content) // 2]),
@@ -192,20 +192,20 @@ async def ask(http: httpx.AsyncClient, endpoint: str, pictures: Sequence[Picture
     raise ValueError(f"no answer among the events: {told.text[:200]!r}")
 
 
-async def wishes(http: httpx.AsyncClient) -> list[Wish]:
-    """All that a visitor may wish; what is right is what a visitor who is alone is told."""
-    good, bad = good_pictures(), bad_pictures()
+async def wishes(http: httpx.AsyncClient) -> list[CaptionRequest]:
+    """All that a visitor may request; what is right is what a visitor who is alone is told."""
+    good, bad = good_pictures(), bad_images()
     found, texts = [], []
     for picture in good:
         answer = await ask(http, "caption", [picture])
         texts.append(answer.value["caption"])
-        found.append(Wish("a picture", "caption", (picture,), captioned(texts[-1])))
-    found += [Wish(kind, "caption", (picture,), says(CANNOT)) for kind, picture in bad.items()]
-    found += [Wish("continued with markup", "continue", (good[0],), says("begin_with has "), MARKUP)]
-    found += [Wish("continued, a bad picture", "continue", (bad["cut short"],), says(CANNOT), "a")]
+        found.append(CaptionRequest("a picture", "caption", (picture,), captioned(texts[-1])))
+    found += [CaptionRequest(kind, "caption", (picture,), says(CANNOT)) for kind, picture in bad.items()]
+    found += [CaptionRequest("continued with markup", "continue", (good[0],), says("prefix has "), MARKUP)]
+    found += [CaptionRequest("continued, a bad picture", "continue", (bad["cut short"],), says(CANNOT), "a")]
     middle = Picture("<script>x</script>.png", b"This is no picture either.")
     mixed = (good[1], middle, good[2])
-    return [*found, Wish("a batch, one bad", "caption_batch", mixed, batch_of(texts[1], texts[2]))]
+    return [*found, CaptionRequest("a batch, one bad", "caption_batch", mixed, batch_of(texts[1], texts[2]))]
 
 
 def tells(answer: Answer) -> list[str]:
@@ -215,22 +215,24 @@ def tells(answer: Answer) -> list[str]:
     return [word for word in TELLTALE for sentence in sentences if word in sentence]
 
 
-async def visit(http: httpx.AsyncClient, number: int, wished: Sequence[Wish], until: float, report: Report) -> None:
+async def visit(
+    http: httpx.AsyncClient, number: int, wished: Sequence[CaptionRequest], until: float, report: Report
+) -> None:
     """One visitor, who comes again until the end."""
     chance = random.Random(number)
     visits = 0
     while time.monotonic() < until:
-        wish, visits = chance.choice(wished), visits + 1
-        pictures = [picture.as_new(number << 32 | visits) for picture in wish.pictures]
+        request, visits = chance.choice(wished), visits + 1
+        pictures = [picture.as_new(number << 32 | visits) for picture in request.pictures]
         began = time.monotonic()
         try:
-            answer = await asyncio.wait_for(ask(http, wish.endpoint, pictures, wish.text), PATIENCE)
+            answer = await asyncio.wait_for(ask(http, request.endpoint, pictures, request.text), PATIENCE)
         except (httpx.HTTPError, ValueError, TimeoutError) as error:
-            report.faults.append(f"{wish.kind}: not answered: {type(error).__name__} {error}")
+            report.faults.append(f"{request.kind}: not answered: {type(error).__name__} {error}")
         else:
-            report.seconds[wish.kind].append(time.monotonic() - began)
-            if not wish.right(answer) or tells(answer):
-                report.faults.append(f"{wish.kind}: a wrong answer: {str(answer.value)[:200]}")
+            report.seconds[request.kind].append(time.monotonic() - began)
+            if not request.right(answer) or tells(answer):
+                report.faults.append(f"{request.kind}: a wrong answer: {str(answer.value)[:200]}")
         await asyncio.sleep(chance.uniform(0, 1))
 
 

@@ -51,35 +51,35 @@ def bad_path(tmp_path: Path) -> Path:
 
 
 def test_the_endpoint_gives_the_caption_that_python_gives(
-    client: Client, saved_captioner: ImageCaptioner, photograph_path: Path
+    client: Client, saved_captioner: ImageCaptioner, image_path: Path
 ) -> None:
-    answer = client.predict(handle_file(photograph_path), api_name="/caption")
-    caption = saved_captioner.caption(photograph_path)
+    answer = client.predict(handle_file(image_path), api_name="/caption")
+    caption = saved_captioner.caption(image_path)
     assert answer["caption"] == caption.text
     assert [word["text"] for word in answer["words"]] == [word.text for word in caption.words]
     assert sum(map(sum, answer["words"][0]["attention"])) == pytest.approx(1, abs=1e-2)
 
 
-def test_a_caption_is_continued(client: Client, saved_captioner: ImageCaptioner, photograph_path: Path) -> None:
-    answer = client.predict(handle_file(photograph_path), "two dog", api_name="/continue")
-    assert answer["caption"] == saved_captioner.caption(photograph_path, begin_with="two dog").text
+def test_a_caption_is_continued(client: Client, saved_captioner: ImageCaptioner, image_path: Path) -> None:
+    answer = client.predict(handle_file(image_path), "two dog", api_name="/continue")
+    assert answer["caption"] == saved_captioner.caption(image_path, prefix="two dog").text
     with pytest.raises(AppError, match="'submarine', not among the model's words"):
-        client.predict(handle_file(photograph_path), "a submarine", api_name="/continue")
+        client.predict(handle_file(image_path), "a submarine", api_name="/continue")
 
 
 def test_a_batch_goes_on_past_a_bad_picture(
-    client: Client, saved_captioner: ImageCaptioner, photograph_path: Path, bad_path: Path
+    client: Client, saved_captioner: ImageCaptioner, image_path: Path, bad_path: Path
 ) -> None:
-    answers = client.predict([handle_file(photograph_path), handle_file(bad_path)], api_name="/caption_batch")
-    assert answers[0]["caption"] == saved_captioner.caption(photograph_path).text
+    answers = client.predict([handle_file(image_path), handle_file(bad_path)], api_name="/caption_batch")
+    assert answers[0]["caption"] == saved_captioner.caption(image_path).text
     assert answers[1]["error"].startswith("This picture cannot be read: ") and "tmp" not in answers[1]["error"]
 
 
 def test_the_readmes_examples_run(
-    server: Server, photograph: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, image: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    photograph.save("dog.jpg")
+    image.save("dog.jpg")
     example = (
         next(block for block in blocks("python") if "gradio_client" in block)
         .replace("http://127.0.0.1:7860", server.url)
@@ -127,12 +127,12 @@ def test_a_models_name_that_is_too_long_is_one_sentence() -> None:
         app.loaded("<b>" * 100)
 
 
-def test_a_picture_of_the_servers_own_is_not_captioned(server: Server, photograph_path: Path) -> None:
-    path = {"path": str(photograph_path)}
-    climbing = {"path": f"{handed_in(server, 'a.jpg', b'')}/../../../..{photograph_path}"}
+def test_a_picture_of_the_servers_own_is_not_captioned(server: Server, image_path: Path) -> None:
+    path = {"path": str(image_path)}
+    climbing = {"path": f"{handed_in(server, 'a.jpg', b'')}/../../../..{image_path}"}
     files = [path | MARK, path, path | {"meta": {}}, path | {"meta": {"_type": "mine"}}, climbing, climbing | MARK]
     for name, data in (
-        ("caption", [str(photograph_path)]),
+        ("caption", [str(image_path)]),
         ("caption", [None]),
         *(("caption", [file]) for file in files),
         *(("continue", [file, "a"]) for file in files),
@@ -175,9 +175,9 @@ def test_an_upload_is_no_page_of_the_servers(server: Server) -> None:
         assert answer.headers["content-type"] == "application/octet-stream"
 
 
-def test_what_a_visitor_types_is_no_markup(server: Server, photograph_path: Path) -> None:
+def test_what_a_visitor_types_is_no_markup(server: Server, image_path: Path) -> None:
     markup = "</script><img src=x onerror=alert(1)>"
-    path = handed_in(server, f"{markup}.jpg", photograph_path.read_bytes())
+    path = handed_in(server, f"{markup}.jpg", image_path.read_bytes())
     assert "<" not in path
     for url in (f"/?q={markup}", f"/?__theme={markup}", f"/?view={markup}", f"/{markup}", f"/gradio_api/file={markup}"):
         answer = httpx.get(server.url + url, headers={"X-Forwarded-Host": markup, "Referer": markup})
@@ -193,30 +193,31 @@ def test_what_a_visitor_types_is_no_markup(server: Server, photograph_path: Path
     assert "cannot be read" in batch and "<" not in batch
 
 
-def test_the_server_asks_for_no_other_host(server: Server, client: Client, photograph_path: Path) -> None:
-    client.predict(handle_file(photograph_path), api_name="/caption")
+def test_the_server_asks_for_no_other_host(server: Server, client: Client, image_path: Path) -> None:
+    client.predict(handle_file(image_path), api_name="/caption")
     assert server.hosts <= {"127.0.0.1", "localhost", "0.0.0.0", "None"}
 
 
-def test_nothing_of_a_visitor_stays_on_disk(checkpoint: Path, photograph_path: Path, tmp_path: Path) -> None:
+def test_nothing_of_a_visitor_stays_on_disk(checkpoint: Path, image_path: Path, tmp_path: Path) -> None:
 
     def kept() -> set[str]:
-        """Files and folders; `Path.rglob` stumbles over a folder that is deleted meanwhile."""
+        """FileShard and folders; `Path.rglob` stumbles over a folder that is deleted meanwhile."""
         walked = os.walk(tmp_path / "tmp")
         return {f"{folder}/{name}" for folder, folders, files in walked for name in (*folders, *files)}
 
-    forgetful = "import sys; from hf_captioner.demo import app; app.SWEEP, app.KEPT = 1, 6; app.serve(sys.argv[1])"
+    forgetful = "import sys; from hf_captioner.demo import app\n"
+    forgetful += "app.CLEANUP_INTERVAL, app.UPLOAD_TTL = 1, 6; app.serve(sys.argv[1])"
     with serving([sys.executable, "-c", forgetful, str(checkpoint)], tmp_path) as server:
         client = Client(server.url, verbose=False)
         own = kept()
-        client.predict(handle_file(photograph_path), api_name="/caption")
-        assert photograph_path.read_bytes() in [path.read_bytes() for path in server.files], "else nothing is tested"
+        client.predict(handle_file(image_path), api_name="/caption")
+        assert image_path.read_bytes() in [path.read_bytes() for path in server.files], "else nothing is tested"
         for _ in range(60):
             if kept() == own:
                 break
             time.sleep(0.5)
         assert kept() == own, "the pictures of the page's buttons stay"
-        client.predict(handle_file(photograph_path), api_name="/caption")
+        client.predict(handle_file(image_path), api_name="/caption")
         assert set(server.files) - own
     assert not server.files, "the server has ended"
 
@@ -255,10 +256,8 @@ def test_twenty_visitors_at_once_each_get_their_own_answer(
         assert list(visitors.map(visit, paths)) == [caption.text for caption in saved_captioner.caption(paths)]
 
 
-def test_an_assistant_captions_through_mcp(
-    server: Server, saved_captioner: ImageCaptioner, photograph_path: Path
-) -> None:
-    data = base64.b64encode(photograph_path.read_bytes()).decode()
+def test_an_assistant_captions_through_mcp(server: Server, saved_captioner: ImageCaptioner, image_path: Path) -> None:
+    data = base64.b64encode(image_path.read_bytes()).decode()
 
     async def ask() -> tuple[list[str], str]:
         url = f"{server.url}/gradio_api/mcp/"
@@ -270,4 +269,4 @@ def test_an_assistant_captions_through_mcp(
 
     tools, answer = asyncio.run(ask())
     assert {"caption", "caption_batch", "continue_caption"} <= set(tools)
-    assert f"'caption': '{saved_captioner.caption(photograph_path).text}'" in answer
+    assert f"'caption': '{saved_captioner.caption(image_path).text}'" in answer

@@ -87,14 +87,14 @@ def upload(page: Page, path: Path) -> None:
 
 
 def give(page: Page, box: str, paths: list[Path]) -> None:
-    """Files into a box, and wait until the server has them."""
+    """FileShard into a box, and wait until the server has them."""
     page.locator(f"{box} input[type=file]").set_input_files(paths)
     expect(page.locator(f"{box} tr.file")).to_have_count(len(paths))
 
 
 def spoken(page: Page) -> Locator:
     """The rows of captions on the page."""
-    return page.locator("#looking .spoken")
+    return page.locator("#attention_view .spoken")
 
 
 def text_of(row: Locator) -> str:
@@ -129,14 +129,14 @@ def looked(page: Page, tmp_path: Path) -> Page:
 
 
 def pixels(page: Page) -> str:
-    return page.evaluate("document.querySelector('#looking [data-part=photo]').toDataURL()")
+    return page.evaluate("document.querySelector('#attention_view [data-part=photo]').toDataURL()")
 
 
 def test_each_word_lights_the_photograph(looked: Page, saved_captioner: ImageCaptioner) -> None:
     caption = saved_captioner.caption(generated(3))
-    words = looked.locator("#looking .words button")
+    words = looked.locator("#attention_view .words button")
     assert words.all_inner_texts() == [word.text for word in caption.words]
-    expect(looked.locator("#looking [aria-live]")).to_have_text(f"It says: {caption.text}")
+    expect(looked.locator("#attention_view [aria-live]")).to_have_text(f"It says: {caption.text}")
     plain = pixels(looked)
     words.first.focus()
     first = pixels(looked)
@@ -147,9 +147,9 @@ def test_each_word_lights_the_photograph(looked: Page, saved_captioner: ImageCap
     looked.keyboard.press("Escape")
     assert pixels(looked) == plain
     looked.get_by_label("All words at once").check()
-    expect(looked.locator("#looking figure")).to_have_count(len(caption.words))
+    expect(looked.locator("#attention_view figure")).to_have_count(len(caption.words))
     looked.get_by_role("button", name="Play").click()
-    expect(looked.locator("#looking .lit")).to_have_count(1)
+    expect(looked.locator("#attention_view .lit")).to_have_count(1)
     with looked.expect_download() as download:
         looked.get_by_role("button", name="Save as picture").click()
     with Image.open(download.value.path()) as sheet:
@@ -157,14 +157,14 @@ def test_each_word_lights_the_photograph(looked: Page, saved_captioner: ImageCap
 
 
 def test_covering_what_a_word_looked_at_asks_again(looked: Page) -> None:
-    looked.locator("#looking .words button").nth(1).click()
+    looked.locator("#attention_view .words button").nth(1).click()
     looked.get_by_role("button", name="Cover what the word looked at").click()
     expect(spoken(looked)).to_have_count(2)
     expect(spoken(looked).nth(1)).to_contain_text("with a part covered")
     looked.get_by_role("button", name="Uncover").click()
     expect(spoken(looked)).to_have_count(1)
     looked.get_by_label("Brush").check()
-    photo = looked.locator("#looking [data-part=photo]")
+    photo = looked.locator("#attention_view [data-part=photo]")
     photo.scroll_into_view_if_needed()
     box = photo.bounding_box()
     assert box is not None
@@ -177,7 +177,7 @@ def test_covering_what_a_word_looked_at_asks_again(looked: Page) -> None:
 
 def test_a_word_is_exchanged_and_the_rest_written_anew(looked: Page, saved_captioner: ImageCaptioner) -> None:
     first = text_of(spoken(looked).first).split()[0]
-    looked.locator("#looking .words button").nth(1).click()
+    looked.locator("#attention_view .words button").nth(1).click()
     choice = looked.locator("#choices label").nth(1)
     beginning = f"{first} {choice.inner_text().split(' (')[0]}"
     choice.click()
@@ -239,29 +239,27 @@ def test_a_photograph_is_taken_or_pasted(page: Page, saved_captioner: ImageCapti
     assert text_of(spoken(page)) == white.text
 
 
-def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(
-    page: Page, bad_path: Path, photograph_path: Path
-) -> None:
+def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(page: Page, bad_path: Path, image_path: Path) -> None:
     for _ in range(2):  # the second time with a caption to be taken back
         upload(page, bad_path)
         expect(page.get_by_text("This picture cannot be read").first).to_be_visible(timeout=60_000)
         expect(spoken(page)).to_have_count(0)
         page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
-        upload(page, photograph_path)
+        upload(page, image_path)
         expect(spoken(page)).to_have_count(1, timeout=60_000)
         page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
 
 
 def test_many_photographs_fill_a_table(
-    page: Page, saved_captioner: ImageCaptioner, photograph_paths: list[Path], bad_path: Path
+    page: Page, saved_captioner: ImageCaptioner, image_paths: list[Path], bad_path: Path
 ) -> None:
     open_tab(page, "Many at once")
-    give(page, "#files", [bad_path, *photograph_paths])
+    give(page, "#files", [bad_path, *image_paths])
     page.get_by_role("button", name="Caption all").click()
     expect(page.get_by_text("6 of 6, 1 without a caption")).to_be_visible()
     expect(cell(page, 0, "file")).to_have_text(bad_path.name)
     expect(cell(page, 0, "problem")).to_contain_text("This picture cannot be read")
-    captions = [caption.text for caption in saved_captioner.caption(photograph_paths)]
+    captions = [caption.text for caption in saved_captioner.caption(image_paths)]
     assert [line["text"] for line in kept(page, "metadata.jsonl")] == captions
     cell(page, 1, "caption").dblclick()
     page.keyboard.press("Control+A")
@@ -269,7 +267,7 @@ def test_many_photographs_fill_a_table(
     page.keyboard.press("Enter")
     expect(cell(page, 1, "caption")).to_contain_text("a <b>corrected</b> caption")
     lines = kept(page, "metadata.jsonl")
-    assert lines[0] == {"file_name": photograph_paths[0].name, "text": "a <b>corrected</b> caption"}
+    assert lines[0] == {"file_name": image_paths[0].name, "text": "a <b>corrected</b> caption"}
 
 
 def cell(page: Page, row: int, column: str) -> Locator:
@@ -306,9 +304,9 @@ def test_the_camera_is_captioned_again_and_again(page: Page) -> None:
     expect(page.get_by_label("It says")).not_to_have_value("")
 
 
-def test_two_models_are_compared(page: Page, checkpoint: Path, photograph_path: Path) -> None:
+def test_two_models_are_compared(page: Page, checkpoint: Path, image_path: Path) -> None:
     open_tab(page, "Compare")
-    page.locator("#compared input[type=file]").set_input_files(photograph_path)
+    page.locator("#compared input[type=file]").set_input_files(image_path)
     expect(page.locator("#compared img")).to_be_visible()
     page.get_by_label("Second model").fill("nobody/<b>nothing")
     page.get_by_role("button", name="Compare").click()
@@ -327,8 +325,8 @@ def test_the_page_says_what_the_card_says(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_keeps_a_screen_reader_or_a_keyboard_out(looked: Page, scheme: Literal["light", "dark"]) -> None:
     looked.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    looked.locator("#looking .words button").first.click()
-    looked.locator("#looking").get_by_label("All words at once").check()
+    looked.locator("#attention_view .words button").first.click()
+    looked.locator("#attention_view").get_by_label("All words at once").check()
     looked.get_by_label("Three different captions").check()
     expect(spoken(looked)).to_have_count(4)
     for tab in ("Photograph", "Many at once", "Live", "Compare", "About"):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tests.demo.soak import bad_pictures, soak
+from tests.demo.soak import bad_images, soak
 
 
 def test_a_crowd_is_answered_and_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     report = soak(checkpoint, tmp_path, visitors=30, seconds=12, kept=8)
     assert not report.faults, str(report)
     assert report.most_files > 30, "else nothing is tested"
-    assert {"a picture", "a batch, one bad", "continued with markup", *bad_pictures()} <= report.seconds.keys()
+    assert {"a picture", "a batch, one bad", "continued with markup", *bad_images()} <= report.seconds.keys()

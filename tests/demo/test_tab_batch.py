@@ -14,17 +14,17 @@ from hf_captioner.training.data import load_records
 
 
 @pytest.fixture
-def table(tiny_captioner: ImageCaptioner, photograph_paths: list[Path], tmp_path: Path) -> list[list[str]]:
+def table(tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path) -> list[list[str]]:
     bad = tmp_path / "=cmd <b>bad.jpg"
     bad.write_text("no picture")
-    paths = [*photograph_paths[:2], bad, *photograph_paths[2:]]
+    paths = [*image_paths[:2], bad, *image_paths[2:]]
     return list(many.rows(tiny_captioner, [Upload(str(path), path.name) for path in paths]))
 
 
 def test_a_broken_file_is_a_row_that_says_why(
-    table: list[list[str]], tiny_captioner: ImageCaptioner, photograph_paths: list[Path], tmp_path: Path
+    table: list[list[str]], tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path
 ) -> None:
-    expected = [caption.text for caption in tiny_captioner.caption(photograph_paths)]
+    expected = [caption.text for caption in tiny_captioner.caption(image_paths)]
     assert [row[1] for row in table] == [*expected[:2], "", *expected[2:]]
     photo, _, _, name, problem = table[2]
     assert name == "=cmd <b>bad.jpg" and photo == ""

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from huggingface_hub import close_session, constants
 
-from tests.hub.standin_repository import Commit, Files, Repository, is_large, object_id
+from tests.hub.standin_repository import Commit, FileShard, Repository, is_large, object_id
 
 TOKEN = "hf_standin"
 USER = "me"
@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
     def commit(self, kind: str, repo_id: str, revision: str) -> _Answer:
         repository = self._repository(kind, repo_id)
         parents = self._commits(repository, revision)
-        files: Files = {}
+        files: FileShard = {}
         by_lfs, title = set(), ""
         for line in self.body.splitlines():
             key, value = (item := json.loads(line))["key"], item["value"]

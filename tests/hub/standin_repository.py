@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 BINARY = (".safetensors", ".png", ".jpg", ".jpeg", ".webp")
 """What goes by Git LFS, beside everything of 10 MB or more."""
 
-Files = dict[str, bytes]
+FileShard = dict[str, bytes]
 
 
 def is_large(path: str, size: int) -> bool:
@@ -17,7 +17,7 @@ def is_large(path: str, size: int) -> bool:
 class Commit:
     sha: str
     title: str
-    files: Files
+    files: FileShard
     """Every file of the repository after it."""
     by_lfs: set[str]
     """Paths in this commit that came by Git LFS."""
@@ -39,11 +39,11 @@ class Repository:
                     return commits[: index + 1]
         raise KeyError(revision)
 
-    def files(self, revision: str = "main") -> Files:
+    def files(self, revision: str = "main") -> FileShard:
         commits = self.commits(revision)
         return commits[-1].files if commits else {}
 
-    def commit(self, title: str, files: Files, *, revision: str = "main", by_lfs: set[str] | None = None) -> Commit:
+    def commit(self, title: str, files: FileShard, *, revision: str = "main", by_lfs: set[str] | None = None) -> Commit:
         """Add a commit; in a test, what another person did on the Hub."""
         commits = self.commits(revision)
         sha = hashlib.sha1(f"{title}{len(commits)}{sorted(files)}{id(self)}".encode()).hexdigest()

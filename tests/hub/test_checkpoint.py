@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_captioner import CaptionerConfig, CheckpointError, ConfigError, ImageCaptioner
-from hf_captioner.config import ATTENTIONS, DECODERS, DEFAULT_NODES, Results
+from hf_captioner.config import ATTENTIONS, DECODERS, DEFAULT_LAYERS, Results
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 
@@ -38,14 +38,14 @@ def saved(tiny_captioner: ImageCaptioner, tmp_path: Path) -> Path:
 # -- saving and loading ------------------------------------------------------------------------------------------------
 
 
-def test_saved_and_loaded_it_is_the_same(saved: Path, photograph_paths: list[Path], tmp_path: Path) -> None:
+def test_saved_and_loaded_it_is_the_same(saved: Path, image_paths: list[Path], tmp_path: Path) -> None:
     first = ImageCaptioner.from_pretrained(saved)
     first.save_pretrained(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(saved)
     second = ImageCaptioner.from_pretrained(str(tmp_path / "again"))
     assert second.config == first.config
     before, after = (
-        [caption.to_dict(attention=True) for caption in model.caption(photograph_paths)] for model in (first, second)
+        [caption.to_dict(attention=True) for caption in model.caption(image_paths)] for model in (first, second)
     )
     assert before == after
     assert len({caption["caption"] for caption in before}) > 1
@@ -73,7 +73,7 @@ def test_on_disk_float16_without_duplicates_in_memory_float32_and_tied(saved: Pa
     assert not any(module.training for module in loaded.modules())
 
 
-@pytest.mark.parametrize("encoder", DEFAULT_NODES)
+@pytest.mark.parametrize("encoder", DEFAULT_LAYERS)
 def test_every_number_of_every_kind_of_captioner_is_saved(encoder: str, tiny_tokenizer: CaptionTokenizer) -> None:
     size = 299 if encoder == "inception_v3" else 224
     with torch.device("meta"):
@@ -108,7 +108,7 @@ def test_loading_needs_no_network_and_prints_nothing(
 def test_a_card_that_a_person_wrote_is_kept_and_one_that_nobody_touched_follows_the_results(
     tiny_captioner: ImageCaptioner, saved: Path, tmp_path: Path
 ) -> None:
-    results = Results("Flickr8k", "dev", {"CIDEr": 0.5271}, "PTB", "python -m hf_captioner.training.evaluate")
+    results = Results("Flickr8k", "validation", {"CIDEr": 0.5271}, "PTB", "python -m hf_captioner.training.evaluate")
     tiny_captioner.config = dataclasses.replace(tiny_captioner.config, results=results)
     tiny_captioner.save_pretrained(saved)
     assert "| 52.7 |" in (saved / "README.md").read_text()
@@ -193,16 +193,16 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "config.json").write_text('{"model_type": "vit", "hidden_size": 768}'),
         r"another kind of model \(model_type 'vit', keys model_type, hidden_size\); expected one that",
     ),
-    "unknown key": (lambda f: change_config(f, widht=16), r"unknown keys \['widht'\]"),
-    "wrong type": (lambda f: change_config(f, width="16"), r"CaptionerConfig\.width is '16'; expected int"),
-    "a node that is not there": (lambda f: change_config(f, encoder_node="layer9"), r"encoder_node is 'layer9'"),
+    "unknown key": (lambda f: change_config(f, hiden_size=16), r"unknown keys \['hiden_size'\]"),
+    "wrong type": (lambda f: change_config(f, hidden_size="16"), r"CaptionerConfig\.hidden_size is '16'; expected int"),
+    "a node that is not there": (lambda f: change_config(f, encoder_layer="layer9"), r"encoder_layer is 'layer9'"),
     "words and config differ": (
         lambda f: change_config(f, vocabulary_size=99),
         r"vocabulary_size is 99; expected the tokenizer's \d+",
     ),
     "words not a tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer\.json is not a tokenizer"),
     "weights of another width": (
-        lambda f: change_config(f, width=24),
+        lambda f: change_config(f, hidden_size=24),
         r"does not fit config\.json: decoder\.\S+ has shape \[.*\], expected \[.*\].* and \d+ more",
     ),
     "a tensor is missing": (
@@ -246,7 +246,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused_in_one_sentence(saved: Path, 
 ABSURD: list[Any] = [None, True, "x", -1, 0, 10**12, 10**400, 1e308, -1e308, [], [-1] * 3, [1e300] * 3, {}, {"x": -1}]
 
 
-def test_whatever_stands_in_the_config_it_is_refused_or_harmless(saved: Path, photograph: Image.Image) -> None:
+def test_whatever_stands_in_the_config_it_is_refused_or_harmless(saved: Path, image: Image.Image) -> None:
     """Each field gone, and each of each kind of nonsense in its place."""
     whole = json.loads((saved / "config.json").read_text())
     refused = 0
@@ -260,7 +260,7 @@ def test_whatever_stands_in_the_config_it_is_refused_or_harmless(saved: Path, ph
                 part[name.split()[-1]] = value
             (saved / "config.json").write_text(json.dumps(config))
             try:
-                said = ImageCaptioner.from_pretrained(saved).caption(photograph, num_captions=1).text
+                said = ImageCaptioner.from_pretrained(saved).caption(image, num_return_sequences=1).text
             except (CheckpointError, ConfigError) as error:
                 said = str(error)
                 refused += 1
@@ -268,7 +268,9 @@ def test_whatever_stands_in_the_config_it_is_refused_or_harmless(saved: Path, ph
     assert refused > 300
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"width": NaN}', '{"width": 1e999}', '{"width": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"hidden_size": NaN}', '{"hidden_size": 1e999}', '{"hidden_size": ' + "9" * 5000 + "}"]
+)
 def test_json_that_would_break_its_reader_is_refused(saved: Path, text: str) -> None:
     (saved / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
@@ -276,7 +278,7 @@ def test_json_that_would_break_its_reader_is_refused(saved: Path, text: str) -> 
 
 
 def test_nothing_large_is_allocated_for_weights_that_do_not_fit(saved: Path) -> None:
-    change_config(saved, width=8192, backward_width=8192)  # 5 GB of weights
+    change_config(saved, hidden_size=8192, backward_hidden_size=8192)  # 5 GB of weights
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match=r"does not fit config\.json"):
         ImageCaptioner.from_pretrained(saved)

@@ -15,7 +15,7 @@ from hf_captioner import CaptionerConfig, CheckpointError, ImageCaptioner
 from hf_captioner.config import Results
 from hf_captioner.hub import packaged, push
 from hf_captioner.hub.card import is_generated, render_card
-from hf_captioner.hub.checkpoint import CHECKPOINT_FILES, SMALL
+from hf_captioner.hub.checkpoint import CHECKPOINT_FILES, MAX_FILE_BYTES
 from hf_captioner.hub.push import push_space
 from tests.hub.standin_hub import Repository, StandInHub, point_client_at
 
@@ -23,7 +23,11 @@ from tests.hub.standin_hub import Repository, StandInHub, point_client_at
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
 RESULTS = Results(
-    "Flickr8k", "dev", {"BLEU-4": 0.2146, "CIDEr": 0.5271}, "PTB", "python -m hf_captioner.training.evaluate --data x"
+    "Flickr8k",
+    "validation",
+    {"BLEU-4": 0.2146, "CIDEr": 0.5271},
+    "PTB",
+    "python -m hf_captioner.training.evaluate --data x",
 )
 LICENCE = "You may use this Work for any non-commercial purpose.\n"
 
@@ -62,11 +66,11 @@ def refusal(name: str | Path, **options: object) -> str:
 
 
 def test_pushed_and_loaded_with_a_clean_cache_it_says_the_same(
-    online: StandInHub, captioner: ImageCaptioner, photograph: Image.Image
+    online: StandInHub, captioner: ImageCaptioner, image: Image.Image
 ) -> None:
     url = captioner.push_to_hub("me/mine")
     loaded = ImageCaptioner.from_pretrained("me/mine")
-    before, after = (model.caption(photograph).to_dict(attention=True) for model in (captioner, loaded))
+    before, after = (model.caption(image).to_dict(attention=True) for model in (captioner, loaded))
     assert before == after and before["caption"]
     assert url == f"{online.url}/me/mine/commit/{online.model('me/mine').commits()[-1].sha}"
 
@@ -92,7 +96,9 @@ def test_the_card_carries_the_measured_results_and_the_licence(online: StandInHu
         "BLEU-4": 21.46,
         "CIDEr": 52.71,
     }
-    assert {(result.dataset_name, result.dataset_split) for result in card.data.eval_results} == {("Flickr8k", "dev")}
+    assert {(result.dataset_name, result.dataset_split) for result in card.data.eval_results} == {
+        ("Flickr8k", "validation")
+    }
     assert (card.data.license, card.data.license_link) == ("other", "LICENSE")
     assert '.from_pretrained("me/mine")' in card.text
     assert "| 21.5 | 52.7 |" in card.text and RESULTS.command in card.text
@@ -139,9 +145,7 @@ def test_a_card_whose_metadata_the_hub_refuses_stops_the_push(
     assert online.model("me/mine").commits() == []
 
 
-def test_a_branch_a_tag_or_a_pull_request(
-    online: StandInHub, captioner: ImageCaptioner, photograph: Image.Image
-) -> None:
+def test_a_branch_a_tag_or_a_pull_request(online: StandInHub, captioner: ImageCaptioner, image: Image.Image) -> None:
     captioner.push_to_hub("me/mine")
     repository = online.model("me/mine")
     repository.branches["v2"] = list(repository.commits())
@@ -267,10 +271,11 @@ def test_whatever_fails_in_a_push_leaves_the_repository_as_it_was(
 def test_a_file_that_is_too_large_is_not_fetched(online: StandInHub, captioner: ImageCaptioner, tmp_path: Path) -> None:
     captioner.push_to_hub("me/large")
     large = online.model("me/large")
-    large.commit("larger", {"tokenizer.json": b" " * (SMALL + 1)})
+    large.commit("larger", {"tokenizer.json": b" " * (MAX_FILE_BYTES + 1)})
     online.requests.clear()
     assert (
-        refusal("me/large") == f"me/large: tokenizer.json has {SMALL + 1:,} bytes; a captioner's has at most {SMALL:,}."
+        refusal("me/large")
+        == f"me/large: tokenizer.json has {MAX_FILE_BYTES + 1:,} bytes; a captioner's has at most {MAX_FILE_BYTES:,}."
     )
     fetched = {path.rpartition("/")[2] for method, path in online.requests if method == "GET" and "/resolve/" in path}
     assert fetched == {"config.json"}

@@ -10,22 +10,24 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from hf_captioner import CaptionerConfig
 from hf_captioner.config import ATTENTIONS, DECODERS
 from hf_captioner.modeling.decoder import Decoder
-from hf_captioner.modeling.encoder import Grid
+from hf_captioner.modeling.encoder import FeatureMap
 
 V, N, C = 23, 6, 12
 EVERY_DECODER = [(kind, attention) for kind in DECODERS for attention in ATTENTIONS]
 LENGTHS = torch.tensor([3, 7, 5, 7])
 
 
-def build(kind: str, attention: str, **more: Any) -> tuple[Decoder, Grid, torch.Tensor]:
+def build(kind: str, attention: str, **more: Any) -> tuple[Decoder, FeatureMap, torch.Tensor]:
     torch.manual_seed(0)
-    config = CaptionerConfig(V, decoder=kind, attention=attention, width=16, backward_width=8, dropout=0.0, **more)
+    config = CaptionerConfig(
+        V, decoder=kind, attention=attention, hidden_size=16, backward_hidden_size=8, dropout=0.0, **more
+    )
     words = torch.randint(4, V, (4, 7))
     words[:, 0] = 1
-    return Decoder(config, C), Grid(torch.randn(2, N, C), 2, 3), words
+    return Decoder(config, C), FeatureMap(torch.randn(2, N, C), 2, 3), words
 
 
-def forced(decoder: Decoder, grid: Grid, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def forced(decoder: Decoder, grid: FeatureMap, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     packed = decoder.teacher_forced(grid, words, LENGTHS)
     logits, attention = (pad_packed_sequence(part, batch_first=True)[0] for part in packed)
     return logits.log_softmax(-1), attention
@@ -65,7 +67,7 @@ def test_padded_cells_are_never_seen(kind: str, attention: str) -> None:
     mask = torch.arange(N + 2).expand(2, -1) < N
     start = torch.tensor([1, 1])
     plain = decoder.step(start, decoder.start(grid))
-    masked = decoder.step(start, decoder.start(Grid(padded, 2, 4, mask)))
+    masked = decoder.step(start, decoder.start(FeatureMap(padded, 2, 4, mask)))
     torch.testing.assert_close(masked.log_probs, plain.log_probs)
     torch.testing.assert_close(masked.attention[:, :N], plain.attention)
     assert bool((masked.attention[:, N:] == 0).all())
@@ -75,7 +77,7 @@ def test_padded_cells_are_never_seen(kind: str, attention: str) -> None:
 @pytest.mark.parametrize("kind", DECODERS)
 def test_attention_none_sees_only_the_mean(kind: str) -> None:
     decoder, grid, words = build(kind, "none")
-    mean = Grid(grid.values[:, torch.randperm(N)], 2, 3)
+    mean = FeatureMap(grid.values[:, torch.randperm(N)], 2, 3)
     torch.testing.assert_close(forced(decoder, grid, words)[0], forced(decoder, mean, words)[0])
 
 
@@ -105,7 +107,7 @@ def test_every_parameter_gets_a_gradient(kind: str, attention: str) -> None:
 @pytest.mark.parametrize(("kind", "attention"), EVERY_DECODER)
 def test_it_starts_knowing_nothing_and_learns_four_sentences(kind: str, attention: str) -> None:
     decoder, _, words = build(kind, attention)
-    grid = Grid(torch.randn(4, N, C), 2, 3)
+    grid = FeatureMap(torch.randn(4, N, C), 2, 3)
     targets = torch.cat([words[:, 1:], torch.full((4, 1), 2)], 1)
     wanted = pack_padded_sequence(targets, LENGTHS, batch_first=True, enforce_sorted=False).data
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)

@@ -46,7 +46,7 @@ def randomized_resnet18() -> torch.nn.Module:
 def test_the_grid_is_torchvisions_row_by_row(tmp_path: Path) -> None:
     backbone = randomized_resnet18()
     save_file(backbone.state_dict(), tmp_path / "resnet18.safetensors")
-    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="layer3", image_size=64))
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", encoder_layer="layer3", image_size=64))
     encoder.load_backbone(tmp_path / "resnet18.safetensors")
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_inception_gets_pixels_on_its_own_scale(tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = torchvision.models.inception_v3(init_weights=False, transform_input=True).eval()
     save_file(backbone.state_dict(), tmp_path / "inception.safetensors")
-    encoder = Encoder(CaptionerConfig(10, encoder="inception_v3", encoder_node="Conv2d_1a_3x3", image_size=96))
+    encoder = Encoder(CaptionerConfig(10, encoder="inception_v3", encoder_layer="Conv2d_1a_3x3", image_size=96))
     encoder.load_backbone(tmp_path / "inception.safetensors")
     pixels = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
@@ -87,11 +87,11 @@ def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
 
 def test_a_node_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"layer9.*layer4"):
-        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="layer9"))
+        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_layer="layer9"))
     with pytest.raises(ConfigError, match=r"'fc'.*layer4"):
-        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_node="fc"))
+        Encoder(CaptionerConfig(10, encoder="resnet18", encoder_layer="fc"))
     with pytest.raises(ConfigError, match=r"'features.31'.*29, 30"):
-        Encoder(CaptionerConfig(10, encoder="vgg16", encoder_node="features.31"))
+        Encoder(CaptionerConfig(10, encoder="vgg16", encoder_layer="features.31"))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg16", "inception_v3"])
@@ -129,13 +129,13 @@ def test_encoders_are_built_while_others_work() -> None:
 
 def test_only_what_is_asked_for_is_trainable() -> None:
     encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
-    encoder.train_from(None)
+    encoder.unfreeze_from(None)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    encoder.train_from("layer3")
+    encoder.unfreeze_from("layer3")
     trainable = {name.partition(".")[0] for name, p in encoder.network.named_parameters() if p.requires_grad}
     assert trainable == {"layer3", "layer4"}
     with pytest.raises(ConfigError, match="layer7"):
-        encoder.train_from("layer7")
+        encoder.unfreeze_from("layer7")
 
 
 def test_training_mode_changes_no_output() -> None:

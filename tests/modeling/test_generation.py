@@ -12,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_captioner import ConfigError, SearchConfig
-from hf_captioner.modeling.generation import Hypothesis, search
+from hf_captioner import ConfigError, GenerationConfig
+from hf_captioner.modeling.generation import Hypothesis, generate
 
 START, END = 0, 1
 
 
 @dataclass(frozen=True)
 class ToyState:
-    """words (R, t) read so far, and which photograph each row belongs to."""
+    """words (R, t) read so far, and which image each row belongs to."""
 
     words: Tensor
-    photograph: Tensor
+    image: Tensor
 
     def select(self, rows: Tensor) -> "ToyState":
-        return ToyState(self.words[rows], self.photograph[rows])
+        return ToyState(self.words[rows], self.image[rows])
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ToyStep:
 
 
 class Toy:
-    """A model whose next word depends on the photograph and on every word so far, at random but repeatably.
+    """A model whose next word depends on the image and on every word so far, at random but repeatably.
 
     Its attention spells the words read (R, 12), so that attention of another hypothesis would show.
     """
@@ -45,45 +45,41 @@ class Toy:
     def __init__(self, vocabulary: int, seed: int = 0, sharpness: float = 2.0) -> None:
         self.vocabulary, self.seed, self.sharpness = vocabulary, seed, sharpness
 
-    def start(self, *photographs: int) -> tuple[Tensor, ToyState]:
-        rows = torch.tensor(photographs)
+    def start(self, *images: int) -> tuple[Tensor, ToyState]:
+        rows = torch.tensor(images)
         return torch.full_like(rows, START), ToyState(torch.empty(len(rows), 0, dtype=torch.long), rows)
 
     def step(self, words: Tensor, state: ToyState) -> ToyStep:
         read = torch.cat([state.words, words[:, None]], 1)
-        log_probs = torch.stack(
-            [self.next(int(p), row) for p, row in zip(state.photograph, read.tolist(), strict=True)]
-        )
+        log_probs = torch.stack([self.next(int(p), row) for p, row in zip(state.image, read.tolist(), strict=True)])
         spelled = torch.zeros(len(read), 12)
         spelled[:, : read.shape[1]] = read[:, :12].float()
-        return ToyStep(log_probs, spelled, ToyState(read, state.photograph))
+        return ToyStep(log_probs, spelled, ToyState(read, state.image))
 
-    def next(self, photograph: int, read: list[int]) -> Tensor:
-        generator = torch.Generator().manual_seed(hash((self.seed, photograph, *read)) % 2**31)
+    def next(self, image: int, read: list[int]) -> Tensor:
+        generator = torch.Generator().manual_seed(hash((self.seed, image, *read)) % 2**31)
         logits = self.sharpness * torch.randn(self.vocabulary, generator=generator)
         logits[START] = -math.inf
         return logits.log_softmax(-1)
 
-    def likelihood(self, photograph: int, ids: tuple[int, ...]) -> float:
+    def likelihood(self, image: int, ids: tuple[int, ...]) -> float:
         read, total = [START], 0.0
         for word in ids:
-            total += float(self.next(photograph, read)[word])
+            total += float(self.next(image, read)[word])
             read.append(word)
         return total
 
 
-def find(toy: Toy, *photographs: int, begin_with: tuple[int, ...] = (), **fields: Any) -> list[list[Hypothesis]]:
-    config = SearchConfig(**{"max_length": 6, **fields})
-    start, state = toy.start(*photographs)
-    return search(
-        toy, start, state, config, end_id=END, banned=[START, *fields.get("banned", ())], begin_with=begin_with
-    )
+def find(toy: Toy, *images: int, prefix: tuple[int, ...] = (), **fields: Any) -> list[list[Hypothesis]]:
+    config = GenerationConfig(**{"max_length": 6, **fields})
+    start, state = toy.start(*images)
+    return generate(toy, start, state, config, end_id=END, banned=[START, *fields.get("banned", ())], prefix=prefix)
 
 
-def greedy(toy: Toy, photograph: int, max_length: int = 6) -> list[int]:
+def greedy(toy: Toy, image: int, max_length: int = 6) -> list[int]:
     read: list[int] = [START]
     while len(read) <= max_length:
-        likely = toy.next(photograph, read)
+        likely = toy.next(image, read)
         word = int(likely.argmax() if len(read) > 1 else likely[2:].argmax() + 2)  # a caption has a word
         if word == END:
             break
@@ -92,11 +88,11 @@ def greedy(toy: Toy, photograph: int, max_length: int = 6) -> list[int]:
 
 
 MODES: list[dict[str, Any]] = [
-    {"beams": 1},
-    {"beams": 4, "num_captions": 3},
-    {"beams": 4, "beam_groups": 2, "num_captions": 4, "diversity": 1.0},
-    {"beams": 3, "no_repeat_ngram": 2, "min_length": 3, "num_captions": 2},
-    {"sample": True, "num_captions": 3, "temperature": 0.8, "top_k": 4, "top_p": 0.9, "seed": 5},
+    {"num_beams": 1},
+    {"num_beams": 4, "num_return_sequences": 3},
+    {"num_beams": 4, "num_beam_groups": 2, "num_return_sequences": 4, "diversity_penalty": 1.0},
+    {"num_beams": 3, "no_repeat_ngram_size": 2, "min_length": 3, "num_return_sequences": 2},
+    {"do_sample": True, "num_return_sequences": 3, "temperature": 0.8, "top_k": 4, "top_p": 0.9, "seed": 5},
 ]
 
 
@@ -104,7 +100,7 @@ MODES: list[dict[str, Any]] = [
 @settings(max_examples=40, deadline=None)
 def test_one_beam_is_greedy(seed: int, vocabulary: int) -> None:
     toy = Toy(vocabulary, seed)
-    [[best]] = find(toy, 7, beams=1)
+    [[best]] = find(toy, 7, num_beams=1)
     assert best.ids == greedy(toy, 7)
     assert sum(best.log_probs) == pytest.approx(toy.likelihood(7, tuple(best.ids)), abs=1e-5)
 
@@ -124,7 +120,7 @@ def test_a_full_width_beam_finds_the_best_sentences(seed: int, length_penalty: f
     best = exhaustive(toy, length_penalty)
     # At max_length a sentence counts as finished only where the end is the likeliest next word.
     best = [(s, ids) for s, ids in best if len(ids) < 3 or int(toy.next(0, [START, *ids]).argmax()) == END]
-    [found] = find(toy, 0, beams=64, num_captions=5, max_length=3, length_penalty=length_penalty)
+    [found] = find(toy, 0, num_beams=64, num_return_sequences=5, max_length=3, length_penalty=length_penalty)
     for hypothesis, (score, ids) in zip(found, best, strict=False):
         assert tuple(hypothesis.ids) == ids
         assert hypothesis.score == pytest.approx(score, abs=1e-4)
@@ -136,7 +132,7 @@ def test_a_wider_beam_is_hardly_ever_worse_than_greedy() -> None:
     gains = []
     for seed in range(60):
         toy = Toy(8, seed)
-        narrow, wide = find(toy, 0, beams=1)[0][0], find(toy, 0, beams=6)[0][0]
+        narrow, wide = find(toy, 0, num_beams=1)[0][0], find(toy, 0, num_beams=6)[0][0]
         if narrow.finished and wide.finished:
             gains.append(wide.score - narrow.score)
     assert len(gains) > 30
@@ -148,8 +144,8 @@ def test_a_wider_beam_is_hardly_ever_worse_than_greedy() -> None:
 def test_a_caption_does_not_depend_on_its_batch(mode: dict[str, Any]) -> None:
     toy = Toy(7, sharpness=1.5)
     together = find(toy, 3, 1, 4, 1, **mode)
-    for photograph, found in zip((3, 1, 4, 1), together, strict=True):
-        [alone] = find(toy, photograph, **mode)
+    for image, found in zip((3, 1, 4, 1), together, strict=True):
+        [alone] = find(toy, image, **mode)
         assert [h.ids for h in found] == [h.ids for h in alone]
         assert [h.score for h in found] == pytest.approx([h.score for h in alone])
 
@@ -157,11 +153,11 @@ def test_a_caption_does_not_depend_on_its_batch(mode: dict[str, Any]) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_each_word_keeps_its_own_attention_and_probability(mode: dict[str, Any]) -> None:
     toy = Toy(9)
-    for photograph, found in enumerate(find(toy, 0, 1, 2, 3, **mode)):
+    for image, found in enumerate(find(toy, 0, 1, 2, 3, **mode)):
         for hypothesis in found:
             for place, word in enumerate(hypothesis.ids):
                 read = [START, *hypothesis.ids[:place]]
-                expected = toy.next(photograph, read)
+                expected = toy.next(image, read)
                 assert hypothesis.attention[place, : place + 1].tolist() == read
                 assert not hypothesis.attention[place, place + 1 :].any()
                 assert hypothesis.log_probs[place] == pytest.approx(float(expected[word]), abs=1e-5)
@@ -173,7 +169,9 @@ def test_each_word_keeps_its_own_attention_and_probability(mode: dict[str, Any])
 @given(seed=st.integers(0, 10_000), ngram=st.integers(1, 3), sample=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_blocked_ngrams_never_occur(seed: int, ngram: int, sample: bool) -> None:
-    found = find(Toy(5, seed), 0, beams=3, num_captions=3, no_repeat_ngram=ngram, sample=sample, max_length=8)
+    found = find(
+        Toy(5, seed), 0, num_beams=3, num_return_sequences=3, no_repeat_ngram_size=ngram, do_sample=sample, max_length=8
+    )
     for hypothesis in found[0]:
         grams = Counter(tuple(hypothesis.ids[i : i + ngram]) for i in range(len(hypothesis.ids) - ngram + 1))
         assert max(grams.values(), default=1) == 1
@@ -183,9 +181,9 @@ def test_blocked_ngrams_never_occur(seed: int, ngram: int, sample: bool) -> None
 @given(seed=st.integers(0, 10_000), least=st.integers(1, 4), most=st.integers(4, 7), sample=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_lengths_and_bans_are_kept(seed: int, least: int, most: int, sample: bool) -> None:
-    fields = {"min_length": least, "max_length": most, "sample": sample, "num_captions": 3}
+    fields = {"min_length": least, "max_length": most, "do_sample": sample, "num_return_sequences": 3}
     start, state = Toy(6, seed).start(0, 1)
-    for found in search(Toy(6, seed), start, state, SearchConfig(**fields), end_id=END, banned=[START, 3]):
+    for found in generate(Toy(6, seed), start, state, GenerationConfig(**fields), end_id=END, banned=[START, 3]):
         assert found
         for hypothesis in found:
             assert least <= len(hypothesis.ids) <= most
@@ -195,18 +193,18 @@ def test_lengths_and_bans_are_kept(seed: int, least: int, most: int, sample: boo
 @pytest.mark.parametrize("mode", MODES)
 def test_a_given_beginning_is_kept_and_read_by_the_model(mode: dict[str, Any]) -> None:
     toy = Toy(8)
-    for hypothesis in find(toy, 0, begin_with=(4, 5), **mode)[0]:
+    for hypothesis in find(toy, 0, prefix=(4, 5), **mode)[0]:
         assert hypothesis.ids[:2] == [4, 5]
         assert hypothesis.log_probs[1] == pytest.approx(toy.likelihood(0, (4, 5)) - toy.likelihood(0, (4,)), abs=1e-5)
-    with pytest.raises(ValueError, match=r"begin_with has 7 words, more than max_length \(6\)"):
-        find(toy, 0, begin_with=(4, 5, 4, 5, 4, 5, 4))
+    with pytest.raises(ValueError, match=r"prefix has 7 words, more than max_length \(6\)"):
+        find(toy, 0, prefix=(4, 5, 4, 5, 4, 5, 4))
 
 
 class Endless(Toy):
     """Ends only where it must."""
 
-    def next(self, photograph: int, read: list[int]) -> Tensor:
-        logits = super().next(photograph, read).clone()
+    def next(self, image: int, read: list[int]) -> Tensor:
+        logits = super().next(image, read).clone()
         logits[END] = -50.0
         return logits.log_softmax(-1)
 
@@ -221,15 +219,15 @@ def test_a_caption_without_an_end_is_cut(mode: dict[str, Any]) -> None:
 
 def test_where_no_word_is_left_the_caption_ends() -> None:
     """Three words, none may occur twice: nothing can follow the third."""
-    [[best]] = find(Endless(5), 0, beams=1, no_repeat_ngram=1, max_length=6)
+    [[best]] = find(Endless(5), 0, num_beams=1, no_repeat_ngram_size=1, max_length=6)
     assert sorted(best.ids) == [2, 3, 4]
 
 
 def test_groups_begin_differently_and_captions_are_not_repeated() -> None:
     toy = Toy(8, sharpness=1.0)
     differing = 0
-    for photograph in range(10):
-        [found] = find(toy, photograph, beams=4, beam_groups=4, num_captions=4, diversity=50.0)
+    for image in range(10):
+        [found] = find(toy, image, num_beams=4, num_beam_groups=4, num_return_sequences=4, diversity_penalty=50.0)
         assert len({tuple(h.ids) for h in found}) == len(found)
         differing += len({h.ids[0] for h in found}) == 4
     assert differing >= 8
@@ -237,9 +235,9 @@ def test_groups_begin_differently_and_captions_are_not_repeated() -> None:
 
 def test_sampling_repeats_with_its_seed_and_follows_the_model() -> None:
     toy = Toy(6, sharpness=1.0)
-    once, again = (find(toy, 0, sample=True, num_captions=5, seed=3) for _ in range(2))
+    once, again = (find(toy, 0, do_sample=True, num_return_sequences=5, seed=3) for _ in range(2))
     assert [h.ids for h in once[0]] == [h.ids for h in again[0]]
-    drawn = Counter(h.ids[0] for h in find(toy, 0, sample=True, num_captions=4000, max_length=1)[0])
+    drawn = Counter(h.ids[0] for h in find(toy, 0, do_sample=True, num_return_sequences=4000, max_length=1)[0])
     expected = toy.next(0, [START]).exp()
     expected[END] = 0
     expected /= expected.sum()
@@ -248,25 +246,25 @@ def test_sampling_repeats_with_its_seed_and_follows_the_model() -> None:
 
 
 def test_sampling_from_the_likeliest_alone_is_greedy() -> None:
-    for photograph in range(10):
+    for image in range(10):
         toy = Toy(6)
         for only in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
-            assert find(toy, photograph, sample=True, **only)[0][0].ids == greedy(toy, photograph)
+            assert find(toy, image, do_sample=True, **only)[0][0].ids == greedy(toy, image)
 
 
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"beams": 0}, "beams is 0; expected at least 1"),
-        ({"num_captions": 4}, r"num_captions is 4; expected at most beams \(3\)"),
-        ({"beams": 4, "beam_groups": 3}, r"beam_groups is 3; expected a divisor of beams \(4\)"),
+        ({"num_beams": 0}, "num_beams is 0; expected at least 1"),
+        ({"num_return_sequences": 4}, r"num_return_sequences is 4; expected at most num_beams \(3\)"),
+        ({"num_beams": 4, "num_beam_groups": 3}, r"num_beam_groups is 3; expected a divisor of num_beams \(4\)"),
         ({"min_length": 9, "max_length": 5}, r"min_length is 9; expected 0 to max_length \(5\)"),
         ({"top_p": 0.0}, "top_p is 0.0; expected more than 0"),
         ({"temperature": float("nan")}, "temperature is nan; expected float"),
-        ({"beams": True}, "beams is True; expected int"),
-        ({"avoid": "dog"}, "avoid is 'dog'; expected tuple"),
+        ({"num_beams": True}, "num_beams is True; expected int"),
+        ({"bad_words": "dog"}, "bad_words is 'dog'; expected tuple"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        SearchConfig(**fields)
+        GenerationConfig(**fields)

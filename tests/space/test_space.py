@@ -48,7 +48,7 @@ def test_a_spaces_own_folders_and_its_owners_models_are_not_compared(
 
 
 def test_the_pushed_page_starts_in_a_fresh_environment(
-    checkpoint: Path, saved_captioner: ImageCaptioner, photograph_path: Path, tmp_path: Path
+    checkpoint: Path, saved_captioner: ImageCaptioner, image_path: Path, tmp_path: Path
 ) -> None:
     space = tmp_path / "space"
     with StandInHub() as hub:
@@ -62,5 +62,5 @@ def test_the_pushed_page_starts_in_a_fresh_environment(
     requirements = ["-r", space / "requirements.txt"]
     subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *requirements], check=True)
     with serving([str(python), "app.py"], tmp_path, cwd=space) as server:
-        answer = Client(server.url, verbose=False).predict(handle_file(photograph_path), api_name="/caption")
-    assert answer["caption"] == saved_captioner.caption(photograph_path).text
+        answer = Client(server.url, verbose=False).predict(handle_file(image_path), api_name="/caption")
+    assert answer["caption"] == saved_captioner.caption(image_path).text

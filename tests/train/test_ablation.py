@@ -19,8 +19,9 @@ RECIPES = ROOT / "train" / "recipes"
 PLAN = """
 seeds: [1, 2]
 base:
-  model: {encoder: resnet18, encoder_node: layer1, image_size: 32, decoder: bilstm, width: 8, backward_width: 4}
-  search: {beams: 3, max_length: 6}
+  model:
+    {encoder: resnet18, encoder_layer: layer1, image_size: 32, decoder: bilstm, hidden_size: 8, backward_hidden_size: 4}
+  generation: {num_beams: 3, max_length: 6}
   min_count: 1
   batch_size: 4
   mixed_precision: 'no'
@@ -33,13 +34,13 @@ rows:
     init: "baseline"
     change: {stages: [{epochs: 1, learning_rate: 0.001, warmup: 0, captions: 1}]}
   - name: "VGG-16"
-    change: {model: {encoder: vgg16, encoder_node: features.4}}
+    change: {model: {encoder: vgg16, encoder_layer: features.4}}
 """
 
 
 @pytest.fixture
 def flags(tmp_path: Path) -> list[str]:
-    table = write_table(tmp_path, ["train"] * 4 + ["dev"] * 4, kinds=4)
+    table = write_table(tmp_path, ["train"] * 4 + ["validation"] * 4, kinds=4)
     (tmp_path / "plan.yaml").write_text(PLAN)
     return f"--plan {tmp_path}/plan.yaml --data {table} --out {tmp_path} --weights {tmp_path}".split()
 

@@ -1,4 +1,4 @@
-"""A confidence that means what it says: calibrated, low for strange pictures, and kept with the checkpoint."""
+"""A confidence that means what it says: calibrated, low for strange images, and kept with the checkpoint."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from hf_captioner import ImageCaptioner
 from hf_captioner.config import Calibration
 from hf_captioner.images import open_image, preprocess
 from hf_captioner.modeling.confidence import Confidence, residual
-from hf_captioner.training.calibrate import area_under_roc, calibration_error, fit, main, reliability, unlike_pictures
+from hf_captioner.training.calibrate import area_under_roc, calibration_error, fit, main, reliability, unlike_images
 from tests.conftest import generated, write_table
 
 NUMBERS = Calibration(-1.0, 4.0, 5.0, 0.5, 0.0, 0.0, 0.0, (), (), ())
@@ -39,9 +39,9 @@ def test_the_fit_finds_the_chances_that_drew_the_data() -> None:
     probabilities, distances = torch.rand(20000), torch.rand(20000) * 0.1
     chances = torch.sigmoid(4 * probabilities.square() - 2)
     good = (torch.rand(20000) < chances).float()
-    intercept, slope, far, softness = fit(probabilities, distances, good)
+    intercept, slope, ood_threshold, ood_temperature = fit(probabilities, distances, good)
     assert (intercept, slope) == (pytest.approx(-2, abs=0.3), pytest.approx(4, abs=0.3))
-    assert 0.09 < far < 0.1 and softness > 0
+    assert 0.09 < ood_threshold < 0.1 and ood_temperature > 0
     assert calibration_error(reliability(chances, good)) < 0.02
     assert calibration_error(reliability(chances**3, good)) > 0.1
 
@@ -55,7 +55,7 @@ def test_the_command_calibrates_a_checkpoint_and_captions_carry_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
-    table = write_table(tmp_path, ["train"] * 12 + ["dev"] * 12)
+    table = write_table(tmp_path, ["train"] * 12 + ["validation"] * 12)
     flags = ["--data", str(table), "--model", str(own)]
     assert ImageCaptioner.from_pretrained(own).caption(tmp_path / "0.png").confidence is None
     assert main(flags) == 0
@@ -89,15 +89,15 @@ def test_a_calibrated_captioner_survives_saving_bit_for_bit(tiny_captioner: Imag
     }
 
 
-def test_pictures_unlike_the_data_are_a_folder_or_many_kinds(tmp_path: Path) -> None:
-    assert len(unlike_pictures(None)) > 30
+def test_images_unlike_the_data_are_a_folder_or_many_kinds(tmp_path: Path) -> None:
+    assert len(unlike_images(None)) > 30
     generated(0).save(tmp_path / "a.png")
-    assert unlike_pictures(tmp_path) == [tmp_path / "a.png"]
+    assert unlike_images(tmp_path) == [tmp_path / "a.png"]
 
 
 def test_an_empty_folder_is_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "none").mkdir()
-    table = write_table(tmp_path, ["train", "dev"])
+    table = write_table(tmp_path, ["train", "validation"])
     flags = ["--data", str(table), "--model", str(checkpoint), "--unlike", str(tmp_path / "none")]
     assert main(flags) == 1
-    assert "holds no pictures" in capsys.readouterr().err
+    assert "holds no images" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every layout of captioned photographs gives the same records, and every fault is named."""
+"""Every layout of captioned images gives the same records, and every fault is named."""
 
 import csv
 import json
@@ -13,12 +13,12 @@ from hf_captioner.training.data import Record, load_records, load_split
 
 CAPTIONS = {
     "a.jpg": ("train", ("A dog .", "One dog runs .")),
-    "b.jpg": ("dev", ("Two men, talking .",)),
+    "b.jpg": ("validation", ("Two men, talking .",)),
     "c.jpg": ("test", ("A child", "A girl smiles")),
 }
 
 
-def pictures(folder: Path, names: list[str] | None = None) -> None:
+def files(folder: Path, names: list[str] | None = None) -> None:
     for name in names or list(CAPTIONS):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / name)
@@ -29,17 +29,17 @@ def lines(*texts: str) -> str:
 
 
 def flickr(folder: Path) -> None:
-    pictures(folder / "Flicker8k_Dataset")
+    files(folder / "Flicker8k_Dataset")
     tokens = [f"{n}#{i}\t{text}" for n, (_, texts) in CAPTIONS.items() for i, text in enumerate(texts)]
     (folder / "Flickr8k.token.txt").write_text(lines(*tokens, "in_no_split.jpg#0\tNobody has this one ."))
-    for split in ("train", "dev", "test"):
+    for split in ("train", "validation", "test"):
         names = [name for name, (own, _) in CAPTIONS.items() if own == split]
         (folder / f"Flickr_8k.{split}Images.txt").write_text(lines(*names))
 
 
 def karpathy(folder: Path) -> None:
-    pictures(folder / "images")
-    spelled = {"train": "restval", "dev": "val", "test": "test"}
+    files(folder / "images")
+    spelled = {"train": "restval", "validation": "val", "test": "test"}
     images = [
         {"filename": name, "split": spelled[split], "sentences": [{"raw": text} for text in texts]}
         for name, (split, texts) in CAPTIONS.items()
@@ -48,9 +48,9 @@ def karpathy(folder: Path) -> None:
 
 
 def coco(folder: Path) -> None:
-    pictures(folder / "photos")
+    files(folder / "photos")
     (folder / "annotations").mkdir()
-    for split, spelled in {"train": "train2017", "dev": "val2017", "test": "test2017"}.items():
+    for split, spelled in {"train": "train2017", "validation": "val2017", "test": "test2017"}.items():
         names = [name for name, (own, _) in CAPTIONS.items() if own == split]
         images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
         notes = [{"image_id": i, "caption": text} for i, name in enumerate(names) for text in CAPTIONS[name][1]]
@@ -59,15 +59,15 @@ def coco(folder: Path) -> None:
 
 
 def image_folder(folder: Path) -> None:
-    for split, spelled in {"train": "train", "dev": "validation", "test": "test"}.items():
+    for split, spelled in {"train": "train", "validation": "validation", "test": "test"}.items():
         names = [name for name, (own, _) in CAPTIONS.items() if own == split]
-        pictures(folder / spelled, names)
+        files(folder / spelled, names)
         entries = [json.dumps({"file_name": name, "captions": CAPTIONS[name][1]}) for name in names]
         (folder / spelled / "metadata.jsonl").write_text(lines(*entries))
 
 
 def table(folder: Path, delimiter: str = ",", name: str = "my.csv") -> None:
-    pictures(folder / "photos")
+    files(folder / "photos")
     with (folder / name).open("w", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(["path", "caption", "split"])
@@ -79,7 +79,7 @@ def tsv(folder: Path) -> None:
 
 
 def kaggle(folder: Path) -> None:
-    pictures(folder / "Images")
+    files(folder / "Images")
     rows = [f'{name},"{text}"' for name, (_, texts) in CAPTIONS.items() for text in texts]
     (folder / "captions.txt").write_text(lines("image,caption", *rows))
 
@@ -100,7 +100,7 @@ def test_a_caption_file_may_be_named_itself(tmp_path: Path) -> None:
     assert plain(load_records(tmp_path / "my.csv")) == CAPTIONS
 
 
-def test_where_no_split_is_given_photographs_are_split_and_stay_so(tmp_path: Path) -> None:
+def test_where_no_split_is_given_images_are_split_and_stay_so(tmp_path: Path) -> None:
     kaggle(tmp_path)
     with pytest.raises(DataError, match="names no splits, and no file does"):
         load_records(tmp_path)
@@ -108,16 +108,16 @@ def test_where_no_split_is_given_photographs_are_split_and_stay_so(tmp_path: Pat
         name: texts for name, (_, texts) in CAPTIONS.items()
     }
     names = [f"{i}.jpg" for i in range(40)]
-    pictures(tmp_path / "Images", names)
+    files(tmp_path / "Images", names)
     (tmp_path / "captions.txt").write_text(lines("image,caption", *(f"{n},A dog" for n in names for _ in range(2))))
     kept = tmp_path / "out" / "splits.json"
     first = plain(load_records(tmp_path, split_file=kept, seed=3))
-    assert sorted(split for split, _ in first.values()) == ["dev"] * 4 + ["test"] * 4 + ["train"] * 32
+    assert sorted(split for split, _ in first.values()) == ["test"] * 4 + ["train"] * 32 + ["validation"] * 4
     assert plain(load_records(tmp_path, split_file=kept, seed=99)) == first
     assert plain(load_records(tmp_path, seed=99)) != first
     with (tmp_path / "captions.txt").open("a") as file:
         file.write("a.jpg,Another\n")
-    with pytest.raises(DataError, match="splits 40 photographs, the data has 41"):
+    with pytest.raises(DataError, match="splits 40 images, the data has 41"):
         load_records(tmp_path, split_file=kept)
     kept.write_text(kept.read_text()[:50])
     with pytest.raises(DataError, match=r"splits\.json is not JSON"):
@@ -125,17 +125,17 @@ def test_where_no_split_is_given_photographs_are_split_and_stay_so(tmp_path: Pat
 
 
 def test_a_split_is_the_training_runs_own(tmp_path: Path) -> None:
-    pictures(tmp_path / "data", [f"{i}.jpg" for i in range(40)])
+    files(tmp_path / "data", [f"{i}.jpg" for i in range(40)])
     (tmp_path / "data" / "captions.txt").write_text(lines("image,caption", *(f"{i}.jpg,A dog" for i in range(40))))
     run = tmp_path / "run"
     trained = load_records(tmp_path / "data", split_file=run / "splits.json", seed=7)
-    dev = [record for record in trained if record.split == "dev"]
-    assert load_split(tmp_path / "data", "dev", model=str(run / "best")) == dev
-    assert load_split(tmp_path / "data", "dev", split_file=run / "splits.json") == dev
+    validation = [record for record in trained if record.split == "validation"]
+    assert load_split(tmp_path / "data", "validation", model=str(run / "best")) == validation
+    assert load_split(tmp_path / "data", "validation", split_file=run / "splits.json") == validation
     with pytest.raises(DataError, match="as --splits"):
-        load_split(tmp_path / "data", "dev")
+        load_split(tmp_path / "data", "validation")
     with pytest.raises(DataError, match=r"typo\.json"):
-        load_split(tmp_path / "data", "dev", split_file=run / "typo.json")
+        load_split(tmp_path / "data", "validation", split_file=run / "typo.json")
     assert not (run / "typo.json").exists()
 
 
@@ -159,17 +159,17 @@ def test_split_files_may_leave_out_the_ending(tmp_path: Path) -> None:
 
 def test_faults_are_named_ten_at_a_time(tmp_path: Path) -> None:
     names = [f"{i:02}.jpg" for i in range(12)]
-    pictures(tmp_path, ["kept.jpg"])
+    files(tmp_path, ["kept.jpg"])
     (tmp_path / "captions.txt").write_text(lines("image,caption", "kept.jpg,A dog", *(f"{n},A dog" for n in names)))
-    with pytest.raises(DataError, match=r"12 photographs are missing: 00\.jpg, .*, 09\.jpg, \.\.\."):
+    with pytest.raises(DataError, match=r"12 images are missing: 00\.jpg, .*, 09\.jpg, \.\.\."):
         load_records(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file", "text", "complaint"),
     [
-        ("captions.txt", "image,caption\na.jpg,\n", r"1 photographs have an empty caption: a\.jpg"),
-        ("my.csv", "path,caption,split\na.jpg,x,train\na.jpg,y,val\n", r"1 photographs are in two splits: a\.jpg"),
+        ("captions.txt", "image,caption\na.jpg,\n", r"1 images have an empty caption: a\.jpg"),
+        ("my.csv", "path,caption,split\na.jpg,x,train\na.jpg,y,val\n", r"1 images are in two splits: a\.jpg"),
         ("my.csv", "path,caption,split\na.jpg,x,train\nb.jpg,y,\n", r"no split where others have one: b\.jpg"),
         ("my.csv", "path,caption,split\na.jpg,x,tset\n", "split 'tset'; expected one of train"),
         ("my.csv", "file,text\na.jpg,x\n", r"columns \['file', 'text'\]; expected `path`"),
@@ -182,7 +182,7 @@ def test_faults_are_named_ten_at_a_time(tmp_path: Path) -> None:
     ],
 )
 def test_each_fault_is_one_sentence(tmp_path: Path, file: str, text: str | bytes, complaint: str) -> None:
-    pictures(tmp_path)
+    files(tmp_path)
     (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=complaint):
         load_records(tmp_path)
@@ -192,7 +192,7 @@ def test_a_split_without_captions_is_named(tmp_path: Path) -> None:
     flickr(tmp_path)
     with (tmp_path / "Flickr_8k.trainImages.txt").open("a") as file:
         file.write("z.jpg\n")
-    with pytest.raises(DataError, match=r"1 photographs of the split files have no caption: z\.jpg"):
+    with pytest.raises(DataError, match=r"1 images of the split files have no caption: z\.jpg"):
         load_records(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         load_records(tmp_path / "gone")

@@ -19,7 +19,7 @@ from tests.conftest import write_table
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("birds")
-    write_table(folder, ["dev"] * 4 + ["test"] * 2, each=2)
+    write_table(folder, ["validation"] * 4 + ["test"] * 2, each=2)
     return folder
 
 
@@ -40,12 +40,12 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "photographs: 4;" in done.stdout and "beams 3" in done.stdout and "different captions: " in done.stdout
+    assert "images: 4;" in done.stdout and "beams 3" in done.stdout and "different captions: " in done.stdout
     names, values = (line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| "))
     assert [row["image"] for row in json.loads(saved.read_text())] == ["0.png", "1.png", "2.png", "3.png"]
     results = CaptionerConfig.from_json((own_checkpoint / "config.json").read_text()).results
     assert results is not None
-    assert (results.dataset, results.split) == (data.name, "dev")
+    assert (results.dataset, results.split) == (data.name, "validation")
     assert [100 * score for score in results.scores.values()] == pytest.approx(list(map(float, values)), abs=0.06)
     assert list(results.scores) == names
     assert results.command == f"python -m hf_captioner.training.evaluate {' '.join(flags)}"
@@ -56,7 +56,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
 
 def test_a_card_that_a_person_wrote_stays(own_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own_checkpoint / "README.md").write_text("My own words.\n")
-    write_measured(own_checkpoint, results=Results("birds", "dev", {"CIDEr": 0.5}, "PTB", "a command"))
+    write_measured(own_checkpoint, results=Results("birds", "validation", {"CIDEr": 0.5}, "PTB", "a command"))
     assert (own_checkpoint / "README.md").read_text() == "My own words.\n"
     assert "left as it is" in capsys.readouterr().err
     assert CaptionerConfig.from_json((own_checkpoint / "config.json").read_text()).results is not None
@@ -68,8 +68,11 @@ def test_a_card_that_a_person_wrote_stays(own_checkpoint: Path, capsys: pytest.C
         (["--split", "train"], "has no train split"),
         (["--model", "./gone"], "There is no folder ./gone"),
         (["--data", "./nowhere"], "nowhere does not exist"),
-        (["--beams", "0"], "beams is 0; expected at least 1"),
-        (["--beams", "2", "--limit", "3", "--write-results"], "checkpoint's own search; leave out beams, limit"),
+        (["--num-beams", "0"], "num_beams is 0; expected at least 1"),
+        (
+            ["--num-beams", "2", "--limit", "3", "--write-results"],
+            "checkpoint's own search; leave out num_beams, limit",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(

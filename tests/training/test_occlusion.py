@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hf_captioner import Caption, ImageCaptioner, Word
-from hf_captioner.config import FIFTHS
+from hf_captioner.config import OCCLUDED_REGIONS
 from hf_captioner.hub.card import is_generated
 from hf_captioner.training.data import Record
-from hf_captioner.training.occlusion import _hidden_cells, main, occlude
+from hf_captioner.training.occlusion import _hidden_cells, main, measure_occlusion
 from tests.conftest import SENTENCES, write_table
 
 
@@ -24,16 +24,16 @@ def test_a_fifth_is_hidden_the_most_attended_and_the_least() -> None:
     assert chance.sum() == 20 and not torch.equal(chance, most)
 
 
-def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner, photograph_paths: list[Path]) -> None:
-    records = [Record(path, (SENTENCES[0],), "dev") for path in photograph_paths]
-    looking = occlude(tiny_captioner, records)
-    assert looking[FIFTHS[0]].words > 0
-    assert looking[FIFTHS[0]].after != pytest.approx(looking[FIFTHS[0]].before, rel=1e-4)
+def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner, image_paths: list[Path]) -> None:
+    records = [Record(path, (SENTENCES[0],), "validation") for path in image_paths]
+    looking = measure_occlusion(tiny_captioner, records)
+    assert looking[OCCLUDED_REGIONS[0]].words > 0
+    assert looking[OCCLUDED_REGIONS[0]].after != pytest.approx(looking[OCCLUDED_REGIONS[0]].before, rel=1e-4)
     with torch.no_grad():
         for parameter in tiny_captioner.decoder.project.parameters():
             parameter.zero_()
-    blind = occlude(tiny_captioner, records)
-    for name in FIFTHS:
+    blind = measure_occlusion(tiny_captioner, records)
+    for name in OCCLUDED_REGIONS:
         assert blind[name].after == pytest.approx(blind[name].before, rel=1e-4)
         assert blind[name].changed == 0 and "| 0.0 | 0.0 |" in blind[name].row(name)
 
@@ -41,20 +41,25 @@ def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner
 def test_the_command_prints_a_row_for_each_way_of_hiding(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--data", str(write_table(tmp_path, ["dev"] * 3)), "--model", str(checkpoint)]) == 0
+    assert main(["--data", str(write_table(tmp_path, ["validation"] * 3)), "--model", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
-    assert all(f"| {name} | 0." in printed for name in FIFTHS)
-    assert "Of the mean photograph it says: " in printed
+    assert all(f"| {name} | 0." in printed for name in OCCLUDED_REGIONS)
+    assert "Of the mean image it says: " in printed
 
 
 def test_the_figures_go_into_the_card(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
-    flags = ["--data", str(write_table(tmp_path, ["dev"])), "--model", str(own), "--write"]
+    flags = ["--data", str(write_table(tmp_path, ["validation"])), "--model", str(own), "--write"]
     assert main([*flags, "--limit", "1"]) == 1
     assert "leave out --limit" in capsys.readouterr().err
     assert main(flags) == 0
     found = ImageCaptioner.from_pretrained(own).config.occlusion
-    assert found is not None and found.photographs == 1 and set(found.hidden) == set(found.changed) == set(FIFTHS)
+    assert (
+        found is not None and found.images == 1 and set(found.occluded) == set(found.changed) == set(OCCLUDED_REGIONS)
+    )
     card = (own / "README.md").read_text()
-    assert "## Is the attention true?" in card and f"| most attended fifth | {found.hidden[FIFTHS[0]]:.3f} |" in card
+    assert (
+        "## Is the attention true?" in card
+        and f"| most attended fifth | {found.occluded[OCCLUDED_REGIONS[0]]:.3f} |" in card
+    )
     assert is_generated(card)

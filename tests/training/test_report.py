@@ -1,11 +1,11 @@
-"""The report shows the worst and the best captions, each with its picture and what people wrote, and markup as text."""
+"""The report shows the worst and the best captions, each with its image and what people wrote, and markup as text."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from hf_captioner.training.bias_report import habits
+from hf_captioner.training.bias_report import bias_report
 from hf_captioner.training.report import main
 from tests.conftest import write_table
 
@@ -13,7 +13,7 @@ from tests.conftest import write_table
 def test_habits_count_words_and_men_said_for_women() -> None:
     captions = ["a man runs", "a man sits", "a girl runs", "a dog runs"]
     references = [["A man runs .", "a boy"], ["A woman, sitting", "A lady sits"], ["a girl"], ["The dog .", "a dog"]]
-    found = habits(captions, [group * 3 for group in references])
+    found = bias_report(captions, [group * 3 for group in references])
     assert "different words said: 6; written: 11" in found
     assert "said too often, with how often one person writes it: runs 3 (0)," in found
     assert "said too seldom: boy 0 (0), lady 0 (0)" in found
@@ -24,7 +24,7 @@ def test_habits_count_words_and_men_said_for_women() -> None:
 def test_the_report_holds_what_was_said_and_written(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = write_table(tmp_path, ["dev"] * 6)
+    table = write_table(tmp_path, ["validation"] * 6)
     table.write_text(table.read_text().replace("dog", "<b>dog</b>"))
     out = tmp_path / "report.html"
     flags = f"--data {table} --model {checkpoint} --out {out} --each 2"

@@ -22,8 +22,9 @@ from tests import forked
 from tests.conftest import generated, write_table
 
 RECIPE = """
-model: {encoder: resnet18, encoder_node: layer2, image_size: 64, width: 24, backward_width: 12, dropout: 0.1}
-search: {beams: 2, max_length: 10}
+model:
+  {encoder: resnet18, encoder_layer: layer2, image_size: 64, hidden_size: 24, backward_hidden_size: 12, dropout: 0.1}
+generation: {num_beams: 2, max_length: 10}
 min_count: 1
 batch_size: 4
 mixed_precision: 'no'
@@ -31,15 +32,15 @@ average: 0.5
 patience: 9
 stages:
   - {epochs: 2, learning_rate: 0.02, warmup: 2, captions: 2}
-  - {epochs: 2, learning_rate: 0.005, warmup: 1, train_from: layer2, encoder_learning_rate: 0.001, augment: true}
-  - {epochs: 1, learning_rate: 0.001, warmup: 1, objective: self_critical, samples: 3, mix: 0.1}
+  - {epochs: 2, learning_rate: 0.005, warmup: 1, unfreeze_from: layer2, encoder_learning_rate: 0.001, augment: true}
+  - {epochs: 1, learning_rate: 0.001, warmup: 1, objective: self_critical, samples: 3, xe_weight: 0.1}
 """
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    write_table(folder, ["train"] * 16 + ["dev"] * 4, kinds=4, each=2)
+    write_table(folder, ["train"] * 16 + ["validation"] * 4, kinds=4, each=2)
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 
@@ -74,7 +75,7 @@ def test_the_loss_falls_and_the_run_leaves_what_it_promises(run: Path) -> None:
     assert (run / "curves.png").stat().st_size > 1000
     assert list((run / "tensorboard").iterdir())
     captioner = ImageCaptioner.from_pretrained(run / "best")
-    assert captioner.config.search.beams == 2
+    assert captioner.config.search.num_beams == 2
     assert captioner.caption(generated(0)).text
 
 
@@ -99,10 +100,10 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(data: Pat
 
 
 def assert_same(out: Path, run: Path) -> None:
-    whole, resumed = load_file(run / "state.safetensors"), load_file(out / "state.safetensors")
-    assert whole.keys() == resumed.keys()
+    whole, loaded = load_file(run / "state.safetensors"), load_file(out / "state.safetensors")
+    assert whole.keys() == loaded.keys()
     for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
+        assert torch.equal(tensor, loaded[name]), name
     assert [row["CIDEr"] for row in history(out)] == [row["CIDEr"] for row in history(run)]
     assert {path.name for path in (out / "best").iterdir()} == {path.name for path in (run / "best").iterdir()}
     ImageCaptioner.from_pretrained(out / "best")
@@ -145,7 +146,7 @@ def test_a_captioner_is_trained_further_with_its_own_words_and_licence(data: Pat
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.split("stages:")[0] + "stages: [{epochs: 1, learning_rate: 0.000001, warmup: 0}]\n")
     rows = ["path,caption,split"] + [
-        f"{data / name}.png,a goat,{split}" for name, split in (("0", "train"), ("16", "dev"))
+        f"{data / name}.png,a goat,{split}" for name, split in (("0", "train"), ("16", "validation"))
     ]
     (tmp_path / "captions.csv").write_text("\n".join(rows))
     flags = ["--data", str(tmp_path / "captions.csv"), "--out", str(tmp_path / "out"), "--init", str(tmp_path / "old")]
@@ -161,9 +162,9 @@ def test_a_recipe_for_another_architecture_is_refused(
     data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.replace("width: 24", "width: 25"))
+    recipe.write_text(RECIPE.replace("hidden_size: 24", "hidden_size: 25"))
     assert main([str(recipe), *arguments(data, tmp_path / "out")[1:-2], "--init", str(run / "best")]) == 1
-    assert "has width 24 and not 25; change the recipe's `model`" in capsys.readouterr().err
+    assert "has hidden_size 24 and not 25; change the recipe's `model`" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_run_again_and_another_recipe_is_refused(

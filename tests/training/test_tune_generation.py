@@ -14,7 +14,7 @@ from tests.conftest import write_table
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_table(tmp_path, ["dev"] * 6)
+    return write_table(tmp_path, ["validation"] * 6)
 
 
 def test_the_best_search_is_stored_and_old_results_are_dropped(
@@ -22,7 +22,7 @@ def test_the_best_search_is_stored_and_old_results_are_dropped(
 ) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
     captioner = ImageCaptioner.from_pretrained(own)
-    old = Results("birds", "dev", {"CIDEr": 0.5}, "PTB", "measured with another search")
+    old = Results("birds", "validation", {"CIDEr": 0.5}, "PTB", "measured with another search")
     captioner.config = dataclasses.replace(captioner.config, results=old)
     captioner.save_pretrained(own)
     flags = ["--data", str(data), "--model", str(own)]
@@ -34,6 +34,11 @@ def test_the_best_search_is_stored_and_old_results_are_dropped(
     assert len(rows) > 10 and products[0] == pytest.approx(max(products), rel=0.05)
     config = ImageCaptioner.from_pretrained(own).config
     assert {row[0] for row in rows} == {"64", "72"}
-    found = [config.image_size, config.search.beams, config.search.length_penalty, config.search.no_repeat_ngram]
+    found = [
+        config.image_size,
+        config.search.num_beams,
+        config.search.length_penalty,
+        config.search.no_repeat_ngram_size,
+    ]
     assert [str(value) for value in found] == rows[0][:4]
     assert config.results is None
