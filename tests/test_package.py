@@ -16,6 +16,7 @@ import hf_captioner
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
     "errors",
+    "atomic",
     "config",
     "flags",
     "images",

@@ -1,9 +1,9 @@
 """What each part buys: `python -m train.ablation --data DIR --out DIR --weights DIR [--rows WORD ...] [--seeds N ...]`.
 
-Trains every row of `train/recipes/ablation.yaml` under each seed, scores it on validation under greedy search and with 3
-and 5 beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is not measured
-again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how fast the rows
-measured so far train and caption.
+Trains every row of `train/recipes/ablation.yaml` under each seed, scores it on validation under greedy search and
+with 3 and 5 beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is
+not measured again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how
+fast the rows measured so far train and caption.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Is the attention true? `python -m hf_captioner.training.occlusion --data DIR [--model ID] [--limit N] [--write]`.
 
 For each content word of each validation caption a fifth of the image is painted over with its mean colour: the fifth
-that the word attended to most, the least attended one, and a random one. Where the word rests on what was looked at, its
-probability falls most in the first case. The words before it are given, so only the image differs. With --write
+that the word attended to most, the least attended one, and a random one. Where the word rests on what was looked at,
+its probability falls most in the first case. The words before it are given, so only the image differs. With --write
 the figures go into the checkpoint's config and card.
 """
 
