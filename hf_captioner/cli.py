@@ -23,6 +23,7 @@ from hf_captioner.errors import CheckpointError, ConfigError, ImageError
 from hf_captioner.flags import add_generation_flags, generation_options
 from hf_captioner.hub.push import push_space
 from hf_captioner.images import IMAGE_SUFFIXES
+from hf_captioner.modeling.device import resolve_dtype
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,12 +117,11 @@ def _caption(options: argparse.Namespace) -> int:
         if isinstance(outcome, ImageError):
             tqdm.write(f"hf-captioner: {outcome}", file=sys.stderr)
         elif options.heatmaps and not isinstance(image.image, ImageError):
-            best = outcome[0] if isinstance(outcome, list) else outcome
             sheet = options.heatmaps / f"{index:06d}-{Path(image.name).stem[:100]}.png"
-            best.contact_sheet(image.image).save(sheet)
+            outcome.contact_sheet().save(sheet)
 
     captioner, search = ImageCaptioner.from_pretrained(options.model), generation_options(options)
-    captioner.in_bfloat16 = options.bfloat16
+    captioner.dtype = resolve_dtype("bfloat16" if options.bfloat16 else "auto")
     settings = captioner.prepare_generation_config(search)
     with contextlib.ExitStack() as stack:
         if options.out:
@@ -185,9 +185,9 @@ class StdoutWriter:
 
     def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            others = row.pop("others", [])
-            for caption in [row, *({"path": row["path"], **other} for other in others)] if "caption" in row else []:
-                self._print(caption)
+            candidates = row.pop("candidates", [row])
+            for candidate in candidates if "caption" in row else []:
+                self._print({"path": row["path"], **candidate})
         sys.stdout.flush()
 
     def _print(self, caption: Row) -> None:

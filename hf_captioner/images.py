@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import ImageError
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 """A path, a file's bytes, a Pillow image, or an array (H, W, 3) or (H, W) of uint8."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
@@ -76,6 +76,9 @@ def open_image(source: ImageSource, *, min_side: int | None = None) -> Image.Ima
             return opened.copy() if opened is source else opened
         if isinstance(source, bytes):
             return _decode(io.BytesIO(source), "the bytes given", len(source), min_side)
+        if hasattr(source, "read"):
+            content = _content(cast(BinaryIO, source))
+            return _decode(io.BytesIO(content), "the file object", len(content), min_side)
         if isinstance(source, str | os.PathLike):
             return _read(Path(source), min_side)
     raise ImageError(
@@ -105,6 +108,19 @@ def occlude(pixels: Tensor, cells: Tensor) -> Tensor:
     image's mean colour wherever a cell is true."""
     hidden = torch.nn.functional.interpolate(cells[:, None].float(), pixels.shape[1:], mode="nearest").bool()
     return torch.where(hidden, pixels.mean((1, 2), keepdim=True), pixels)
+
+
+def _content(file: BinaryIO) -> bytes:
+    """All bytes of a file object, from its start where it can seek, so that it can be read again."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"The file object cannot be read ({error}).") from error
+    if not isinstance(content, bytes):
+        raise ImageError("The file object gives text; open it in binary mode, open(path, 'rb').")
+    return content
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -1,8 +1,12 @@
 """A captioner captions any number of images, each as if it were alone, and refuses what makes no sense."""
 
+import copy
 import dataclasses
 import io
+import multiprocessing
+import pickle
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
-from hf_captioner.images import read_pixels
+from hf_captioner import Caption, ConfigError, GenerationConfig, ImageCaptioner, ImageError
+from hf_captioner.config import GenerationOptions
+from hf_captioner.images import ImageSource, read_pixels
 
 # -- captions ----------------------------------------------------------------------------------------------------------
 
@@ -24,18 +29,26 @@ def test_one_in_one_out_a_list_in_a_list_out(tiny_captioner: ImageCaptioner, ima
     many = tiny_captioner.caption(tuple(image_paths))
     assert [type(caption) for caption in many] == [Caption] * 5 and many[0].text == one.text
     assert tiny_captioner.caption([]) == []
-    several = tiny_captioner.caption(image_paths[0], num_return_sequences=4)
-    assert [caption.score for caption in several] == sorted((caption.score for caption in several), reverse=True)
-    assert len({caption.text for caption in several}) == 4
-    assert [len(captions) for captions in tiny_captioner.caption(image_paths, num_return_sequences=2)] == [2] * 5
+    best = tiny_captioner.caption(image_paths[0], num_return_sequences=4)
+    scores = [caption.score for caption in best.candidates]
+    assert best.candidates[0] is best and scores == sorted(scores, reverse=True)
+    assert len({caption.text for caption in best.candidates}) == 4
+    several = tiny_captioner.caption(image_paths, num_return_sequences=2)
+    assert [len(caption.candidates) for caption in several] == [2] * 5
+    assert one.candidates == (one,)
 
 
-def test_a_path_a_image_bytes_and_an_array_are_captioned_alike(
-    tiny_captioner: ImageCaptioner, image_paths: list[Path]
-) -> None:
+def test_every_form_of_an_image_is_captioned_alike(tiny_captioner: ImageCaptioner, image_paths: list[Path]) -> None:
     path = image_paths[1]
     image = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
-    forms = [path, str(path), path.read_bytes(), image, np.array(image)]
+    forms: list[ImageSource] = [
+        path,
+        str(path),
+        path.read_bytes(),
+        io.BytesIO(path.read_bytes()),
+        image,
+        np.array(image),
+    ]
     first, *others = tiny_captioner.caption(forms)
     for other in others:
         assert other.text == first.text
@@ -64,22 +77,21 @@ def test_a_caption_does_not_depend_on_its_batch(tiny_captioner: ImageCaptioner, 
     options: dict[str, Any] = {"do_sample": True, "seed": 7, "num_return_sequences": 3}
     drawn_alone = [tiny_captioner.caption(path, **options) for path in image_paths]
     drawn = tiny_captioner.caption(image_paths, **options)
-    assert [[c.text for c in captions] for captions in drawn] == [
-        [c.text for c in captions] for captions in drawn_alone
+    assert [[c.text for c in best.candidates] for best in drawn] == [
+        [c.text for c in best.candidates] for best in drawn_alone
     ]
 
 
-def test_the_checkpoints_own_search_holds_where_nothing_is_said(
+def test_the_checkpoints_own_settings_hold_where_nothing_else_is_asked(
     tiny_captioner: ImageCaptioner, image: Image.Image
 ) -> None:
-    search = dataclasses.replace(tiny_captioner.config.search, max_length=4, prefix="two children")
-    tiny_captioner.config = dataclasses.replace(tiny_captioner.config, search=search)
+    tiny_captioner.generation_config = GenerationConfig(max_length=4, prefix="two children")
     caption = tiny_captioner.caption(image, min_length=4)
     assert len(caption.words) == 4 and caption.text.startswith("two children ")
     assert len(tiny_captioner.caption(image, max_length=6, min_length=6, prefix="").words) == 6
 
 
-def test_begin_with_and_avoid(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:
+def test_prefix_and_bad_words(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:
     plain = tiny_captioner.caption(image, min_length=3)
     word = plain.words[2].text
     steered = tiny_captioner.caption(image, prefix="A brown dog,", bad_words=[word, "zebra"], min_length=6)
@@ -91,7 +103,7 @@ def test_begin_with_and_avoid(tiny_captioner: ImageCaptioner, image: Image.Image
     ("options", "kind", "sentence"),
     [
         ({"beam": 3}, TypeError, r"has no beam; it has the fields num_beams, num_return_sequences, length_penalty"),
-        ({"prefix": "a zebra jumps 7"}, ConfigError, r"prefix has 'zebra', '7', not among the model's words"),
+        ({"prefix": "a zebra jumps 7"}, ConfigError, r"The model doesn't know 'zebra', '7' of the prefix"),
         ({"prefix": "a dog jumps", "max_length": 2}, ConfigError, r"prefix has 3 words; expected at most"),
         ({"bad_words": ["red shirt"]}, ConfigError, r"'red shirt', which is more than one word"),
         ({"bad_words": "dog"}, ConfigError, r"bad_words is 'dog'; expected tuple\[str, \.\.\.\]"),
@@ -170,10 +182,70 @@ def test_a_single_image_is_no_stream(tiny_captioner: ImageCaptioner, image_path:
 def test_in_bfloat16_it_computes_so_and_stays_what_it_is(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:
     pixels = read_pixels(image, tiny_captioner.config)[None]
     plain = tiny_captioner.encode(pixels).values
-    tiny_captioner.in_bfloat16 = True
+    tiny_captioner.dtype = torch.bfloat16
     rounded = tiny_captioner.encode(pixels).values
     assert (plain.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(rounded.float(), plain, atol=0.05, rtol=0.05)
     caption = tiny_captioner.caption(image)
     assert all(0 < word.probability <= 1 and abs(word.attention.sum() - 1) < 0.01 for word in caption.words)
     assert {parameter.dtype for parameter in tiny_captioner.parameters()} == {torch.float32}
+
+
+# -- an object like any other ------------------------------------------------------------------------------------------
+
+
+def test_pickled_and_copied_after_captioning_it_captions_the_same(
+    tiny_captioner: ImageCaptioner, image: Image.Image
+) -> None:
+    before = tiny_captioner.caption(image).to_dict(attention=True)
+    for again in (pickle.loads(pickle.dumps(tiny_captioner)), copy.deepcopy(tiny_captioner)):
+        assert again.caption(image).to_dict(attention=True) == before
+        assert again.decoder.output.weight is again.decoder.embedding.weight
+        assert again.decoder.embedding.weight is not tiny_captioner.decoder.embedding.weight
+    caption = pickle.loads(pickle.dumps(tiny_captioner.caption(image)))
+    assert caption.to_dict(attention=True) == before
+
+
+def test_spawned_processes_caption_the_same(saved_captioner: ImageCaptioner, image_paths: list[Path]) -> None:
+    expected = [caption.text for caption in saved_captioner.caption(image_paths[:2])]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert [caption.text for caption in pool.map(saved_captioner.caption, image_paths[:2])] == expected
+
+
+def test_many_threads_get_what_one_gets(tiny_captioner: ImageCaptioner, image_paths: list[Path]) -> None:
+    expected = [tiny_captioner.caption(path).text for path in image_paths]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda path: tiny_captioner.caption(path).text, image_paths * 8))
+    assert found == expected * 8
+
+
+def test_a_caption_remembers_its_image_and_shows_itself_in_a_notebook(
+    tiny_captioner: ImageCaptioner, image_path: Path
+) -> None:
+    caption = tiny_captioner.caption(image_path, num_return_sequences=2)
+    assert caption.image is image_path and caption.candidates[1].image is image_path
+    with Image.open(image_path) as opened:
+        assert caption.overlay(0).size == opened.size
+    shown = caption._repr_html_()
+    assert shown.startswith('<img alt="') and caption.text in shown and "base64," in shown
+    assert "<img" not in dataclasses.replace(caption, image=None)._repr_html_()
+
+
+def test_devices_and_dtypes_are_named_as_in_pytorch(checkpoint: Path) -> None:
+    captioner = ImageCaptioner.from_pretrained(checkpoint, device="cpu", dtype="bfloat16")
+    assert (captioner.device.type, captioner.dtype) == ("cpu", torch.bfloat16)
+    assert ImageCaptioner.from_pretrained(checkpoint, dtype=torch.float16).dtype == torch.float16
+    auto = ImageCaptioner.from_pretrained(checkpoint)
+    assert (auto.device.type, auto.dtype) == ("cuda" if torch.cuda.is_available() else "cpu", torch.float32)
+    for options, sentence in (
+        ({"device": "gpu"}, "device is 'gpu', which cannot be used here; expected auto"),
+        ({"dtype": "int8"}, "dtype is 'int8'; expected auto, float32, bfloat16, float16"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            ImageCaptioner.from_pretrained(checkpoint, **options)
+    with pytest.raises(TypeError, match="has no devise"):
+        ImageCaptioner.from_pretrained(checkpoint, devise="cpu")
+
+
+def test_the_keywords_for_type_checkers_are_the_fields() -> None:
+    assert set(GenerationOptions.__annotations__) == {field.name for field in dataclasses.fields(GenerationConfig)}

@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     captioner.config = dataclasses.replace(captioner.config, image_size=options.image_size)
-    captioner.in_bfloat16 = options.bfloat16
+    captioner.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
     print(f"{machine()}; {options.image_size} x {options.image_size}, {'bfloat16' if options.bfloat16 else 'float32'}")
     with tempfile.TemporaryDirectory() as temporary, torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
         paths = iter_images(Path(temporary), 4 * max(BATCHES))

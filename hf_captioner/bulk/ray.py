@@ -38,7 +38,7 @@ class Worker:
 
     def __init__(self, model: str | None, bfloat16: bool, out: str, batch_size: int, search: dict[str, Any]) -> None:
         self.captioner = ImageCaptioner.from_pretrained(model)
-        self.captioner.in_bfloat16 = bfloat16
+        self.captioner.dtype = torch.bfloat16 if bfloat16 else torch.float32
         if torch.cuda.is_available():
             self.captioner.to("cuda")
         self.out, self.batch_size, self.search = Path(out), batch_size, search
@@ -81,7 +81,7 @@ def caption_on_ray(
     if out.suffix != ".parquet":
         raise ConfigError(f"--out is {out}; with Ray expected a name that ends in .parquet.")
     captioner = ImageCaptioner.from_pretrained(model)
-    captioner.in_bfloat16 = bfloat16
+    captioner.dtype = torch.bfloat16 if bfloat16 else torch.float32
     settings = captioner.prepare_generation_config(search)
     with _quiet(), _started() as ray, open_writer(out, run_fingerprint(captioner, settings)) as table:
         before, counts = len(table.done), [0, 0]

@@ -103,5 +103,5 @@ def run_fingerprint(captioner: ImageCaptioner, settings: GenerationConfig) -> di
     weights = hashlib.sha256(captioner.config.to_json().encode())
     for tensor in (captioner.decoder.embedding.weight, captioner.decoder.output.bias, captioner.decoder.hidden.weight):
         weights.update(tensor.detach().half().cpu().numpy().tobytes())
-    precision = "bfloat16" if captioner.in_bfloat16 else "float32"
+    precision = str(captioner.dtype)
     return {"model": weights.hexdigest()[:16], "precision": precision, "search": dataclasses.asdict(settings)}

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from hf_captioner.caption import Caption
 from hf_captioner.errors import ConfigError, ImageError
 
-COLUMNS = ("path", "caption", "confidence", "score", "others", "error")
+COLUMNS = ("path", "caption", "confidence", "score", "candidates", "error")
 """Of a CSV table; JSON lines and Parquet have `finished` and `words` besides."""
 ROWS_PER_PART = 512
 """ParquetShard in a Parquet file: what a kill can cost."""
@@ -31,17 +31,15 @@ MAX_TORN_BYTES = 1 << 20
 """Bytes at a table's end that may be what a kill left of a row; more than that is damage."""
 
 Row = dict[str, Any]
-CaptionResult = Caption | list[Caption] | ImageError
+CaptionResult = Caption | ImageError
 
 
 def to_row(name: str, outcome: CaptionResult) -> Row:
-    """The path, and the best caption and the `others` as `Caption.to_dict` has them, or the `error`."""
+    """The path, and the caption as `Caption.to_dict` has it, or the `error`."""
     row: Row = {"path": name}
     if isinstance(outcome, ImageError):
         return {**row, "error": str(outcome)}
-    best, *others = outcome if isinstance(outcome, list) else [outcome]
-    row |= best.to_dict()
-    return {**row, "others": [other.to_dict() for other in others]} if others else row
+    return row | outcome.to_dict()
 
 
 def _storable(row: Row) -> Row:
@@ -51,7 +49,7 @@ def _storable(row: Row) -> Row:
 
 def _texts(row: Row) -> list[str] | None:
     """Of the other captions."""
-    return [other["caption"] for other in row["others"]] if "others" in row else None
+    return [candidate["caption"] for candidate in row["candidates"]] if "candidates" in row else None
 
 
 def printable(name: str) -> str:
@@ -237,8 +235,8 @@ class CsvWriter(AppendWriter):
         if not self._end:
             table.writeheader()
         for row in rows:
-            others = json.dumps(_texts(row), ensure_ascii=False) if "others" in row else None
-            table.writerow({**_storable(row), "others": others})
+            others = json.dumps(_texts(row), ensure_ascii=False) if "candidates" in row else None
+            table.writerow({**_storable(row), "candidates": others})
         return text.getvalue()
 
 
@@ -288,8 +286,8 @@ def write_part(folder: Path, name: str, rows: Sequence[Row]) -> None:
     text, number = pyarrow.string(), pyarrow.float64()
     word = pyarrow.struct({"text": text, "probability": number})
     kinds = {"path": text, "caption": text, "confidence": number, "score": number, "finished": pyarrow.bool_()}
-    kinds |= {"words": pyarrow.list_(word), "others": pyarrow.list_(text), "error": text}
-    plain = [{**_storable(row), "others": _texts(row)} for row in rows]
+    kinds |= {"words": pyarrow.list_(word), "candidates": pyarrow.list_(text), "error": text}
+    plain = [{**_storable(row), "candidates": _texts(row)} for row in rows]
     unfinished = folder / f".{name}.{uuid.uuid4().hex}.tmp"
     try:
         with unfinished.open("wb") as file:

@@ -21,13 +21,13 @@ os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="hf-captioner-")
 import gradio as gr
 
 from hf_captioner import CheckpointError, ConfigError, ImageCaptioner, ImageError
-from hf_captioner.config import OCCLUDED_REGIONS, CaptionerConfig
 from hf_captioner.demo.attention_view import attention_view, view_data
 from hf_captioner.demo.session import start_session
 from hf_captioner.demo.tab_batch import MOST, batch_tab, too_many
 from hf_captioner.demo.tab_single import single_tab
 from hf_captioner.demo.uploads import Upload, cannot_read, picture, pictures
 from hf_captioner.hub.card import render_card
+from hf_captioner.hub.evaluation import OCCLUDED_REGIONS, Evaluation
 from hf_captioner.hub.packaged import data_path
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)  # visitors' photographs
@@ -35,9 +35,6 @@ HERE = Path(__file__).parent
 EXAMPLES = ("camera", "astronaut", "chelsea", "coffee", "rocket")
 """The example images, in their order on the page."""
 LIT = "Lit places are where the model looked while it chose the word: a hint at what the word rests on, no proof."
-SEEN = (
-    "The model has seen photographs of people and dogs, mostly outdoors; of anything else it talks nonsense, fluently."
-)
 PACE = 0.1
 """Seconds between two pictures of the camera; while one is captioned only the newest waits."""
 LIVE = 4
@@ -62,7 +59,7 @@ def build_page(captioner: ImageCaptioner, examples: Path | None = None) -> gr.Bl
     with gr.Blocks(title="What did it look at?", analytics_enabled=False) as page:
         gr.Markdown("# What did it look at?\nA caption for your photograph, and where the model looked for every word.")
         with gr.Tab("Photograph"):
-            photograph = single_tab(captioner, paths, f"{LIT} {measured_summary(captioner.config)}")
+            photograph = single_tab(captioner, paths, f"{LIT} {measured_summary(captioner.evaluation)}")
         with gr.Tab("Many at once"):
             batch_tab(captioner)
         with gr.Tab("Live"):
@@ -168,7 +165,7 @@ def loaded(name: str) -> ImageCaptioner:
 
 def about(captioner: ImageCaptioner) -> str:
     """The model card without the header that is meant for machines."""
-    card = captioner.card or render_card(captioner.config, licence=captioner.weights_license)
+    card = captioner.card or render_card(captioner.description, license_text=captioner.weights_license)
     return card.split("---\n", 2)[2]
 
 
@@ -229,16 +226,15 @@ def _caption(captioner: ImageCaptioner, photograph: Upload | None, **search: Any
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def measured_summary(config: CaptionerConfig) -> str:
+def measured_summary(evaluation: Evaluation) -> str:
     """What was measured of this captioner, in plain sentences; nothing is said of what was not."""
-    occlusion = config.occlusion
-    seen = SEEN if config.results and config.results.dataset == "Flickr8k" else ""
+    occlusion, limits = evaluation.occlusion, " ".join(evaluation.limits[:1])
     if occlusion is None:
-        return seen
-    most, random = (f"{100 * occlusion.occluded[fifth]:.0f} %" for fifth in OCCLUDED_REGIONS[:2])
+        return limits
+    most, random = (f"{100 * occlusion.occluded[region]:.0f} %" for region in OCCLUDED_REGIONS[:2])
     return (
-        f"Tested on {occlusion.images:,} photographs: with the most attended fifth painted over, a word's "
-        f"probability falls from {100 * occlusion.baseline:.0f} % to {most}; with a random fifth, to {random}. {seen}"
+        f"Tested on {occlusion.images:,} photos: with the most attended fifth occluded, a word's probability falls "
+        f"from {100 * occlusion.baseline:.0f} % to {most}; with a random fifth, to {random}. {limits}"
     )
 
 

@@ -94,7 +94,8 @@ def recaption(captioner: ImageCaptioner, session: Session, request: CaptionReque
 
 
 def _captions(captioner: ImageCaptioner, pixels: Tensor, search: dict[str, Any]) -> list[Caption]:
-    return captioner.caption_features(captioner.encode(pixels[None]), captioner.prepare_generation_config(search))[0]
+    settings = captioner.prepare_generation_config(search)
+    return list(captioner.caption_features(captioner.encode(pixels[None]), settings)[0].candidates)
 
 
 def search_of(request: CaptionRequest, words: int) -> dict[str, Any]:

@@ -1,126 +1,124 @@
-"""A checkpoint's files: weights read strictly, and everything written whole or not at all; nothing is unpickled."""
+"""A checkpoint's files but for the weights: which there are, how large they may be, and what its JSON files say."""
 
-import dataclasses
 import json
-import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-from hf_captioner.config import CaptionerConfig
+from hf_captioner.config import MODEL_TYPE, CaptionerConfig, GenerationConfig, ValidatedConfig
 from hf_captioner.errors import CheckpointError, ConfigError
+from hf_captioner.hub.evaluation import Evaluation
+from hf_captioner.hub.format0 import from_format_0, is_format_0
 
-CARD = "README.md"
-CHECKPOINT_FILES = ("config.json", "tokenizer.json", "model.safetensors")
-SMALL_FILES = ("config.json", "tokenizer.json", CARD, "LICENSE")
-MAX_WEIGHTS_BYTES = {"model.safetensors": 1 << 30}
-"""Bytes of a checkpoint's file; one of more is neither fetched nor read."""
+CONFIG, GENERATION, EVALUATION = "config.json", "generation_config.json", "evaluation.json"
+TOKENIZER, WEIGHTS, CARD, LICENSE = "tokenizer.json", "model.safetensors", "README.md", "LICENSE"
+REQUIRED_FILES = (CONFIG, TOKENIZER, WEIGHTS)
+SMALL_FILES = (CONFIG, GENERATION, EVALUATION, TOKENIZER, CARD, LICENSE)
+CHECKPOINT_FILES = (*SMALL_FILES, WEIGHTS)
+MAX_WEIGHTS_BYTES = 1 << 30
 MAX_FILE_BYTES = 1 << 24
-"""The same for every other file."""
+"""Of every other file; one of more is neither fetched nor read."""
 
-STORED = ("BF16", "F16", "F32")
-"""Number formats that a checkpoint may hold; it is saved as F16 and computed as float32."""
+Config = TypeVar("Config", bound=ValidatedConfig)
 
 
-def read_weights(path: Path, wanted: dict[str, list[int]]) -> dict[str, Tensor]:
-    """Exactly the tensors wanted (name -> shape), as float32; the header is checked before any tensor is read.
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint's JSON files say."""
 
-    Raises CheckpointError where the file is no whole safetensors file, holds other tensors, or numbers not finite.
+    config: CaptionerConfig
+    generation_config: GenerationConfig
+    evaluation: Evaluation
+
+    def texts(self) -> dict[str, str]:
+        """The files' contents by name; an evaluation that holds nothing has no file."""
+        texts = {CONFIG: self.config.to_json(), GENERATION: self.generation_config.to_json()}
+        if self.evaluation != Evaluation():
+            texts[EVALUATION] = self.evaluation.to_json()
+        return texts
+
+
+def read_description(folder: Path) -> Description:
+    """The JSON files of a checkpoint's folder, of format 0 (version 0.1) or 1; generation_config.json and
+    evaluation.json may be missing.
+
+    Raises CheckpointError for one that is broken, of a newer format, or another library's.
     """
+    values = _read_json(folder, CONFIG)
+    _check_kind(folder / CONFIG, values)
+    if is_format_0(values):
+        try:
+            return Description(*from_format_0(values))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    return Description(
+        _validated(CaptionerConfig, folder, CONFIG, values),
+        _optional(GenerationConfig, folder, GENERATION),
+        _optional(Evaluation, folder, EVALUATION),
+    )
+
+
+def check_whole(folder: Path, name: str) -> None:
+    """Raise CheckpointError for a folder that lacks one of REQUIRED_FILES, or holds a file that is too large.
+
+    name: what the user calls it, a path or a Hub id.
+    """
+    absent = [file for file in REQUIRED_FILES if not (folder / file).is_file()]
+    if absent:
+        raise CheckpointError(f"{name} isn't a captioner: {', '.join(absent)} {_are(absent)} missing.")
+    present = [file for file in CHECKPOINT_FILES if (folder / file).is_file()]
+    check_sizes(name, {file: (folder / file).stat().st_size for file in present})
+
+
+def check_sizes(name: str, sizes: dict[str, int]) -> None:
+    """Raise CheckpointError where a file (name -> bytes) is larger than a captioner's may be."""
+    for file, size in sizes.items():
+        most = MAX_WEIGHTS_BYTES if file == WEIGHTS else MAX_FILE_BYTES
+        if size > most:
+            raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {most:,}.")
+
+
+def read_text(path: Path) -> str | None:
+    """A text file's content; None where there is no such file."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _read_json(folder: Path, name: str) -> Any:
+    path = folder / name
     try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_slice(name) for name in file.keys()}
-            _check_header(path, wanted, {n: (s.get_shape(), s.get_dtype()) for n, s in found.items()})
-            state = {name: file.get_tensor(name).float() for name in wanted}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is {_what_it_is(path, error)}.") from error
-    broken = _not_finite(state)
-    if broken:
-        raise CheckpointError(f"{path} holds numbers that are not finite in {broken}; take an earlier checkpoint.")
-    return state
-
-
-def as_float16(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they are stored. Raises CheckpointError for numbers that float16 cannot hold."""
-    weights = {name: tensor.detach().half().contiguous().cpu() for name, tensor in tensors.items()}
-    broken = _not_finite(weights)
-    if broken:
-        raise CheckpointError(f"Nothing is saved: float16 cannot hold the numbers in {broken}; training diverged.")
-    return weights
-
-
-def write_together(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
-    """Every file under a temporary name first, then all into place: a full disk leaves the old ones whole."""
-    new = {name: folder / f".{name}.new" for name in writers}
-    try:
-        for name, write in writers.items():
-            write(new[name])
-        for name, path in new.items():
-            os.replace(path, folder / name)
-    finally:
-        for path in new.values():
-            path.unlink(missing_ok=True)
-
-
-def _not_finite(tensors: dict[str, Tensor]) -> str:
-    """The names of the tensors that hold a NaN or an infinity."""
-    return ", ".join(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
-
-
-def _check_header(path: Path, wanted: dict[str, list[int]], found: dict[str, tuple[list[int], str]]) -> None:
-    """Raise CheckpointError unless the file holds exactly the tensors wanted, in their shapes, as floats."""
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not part of this captioner" for name in found if name not in wanted]
-    for name, (shape, kind) in found.items():
-        if name in wanted and list(shape) != wanted[name]:
-            problems.append(f"{name} has shape {list(shape)}, expected {wanted[name]}")
-        elif name in wanted and kind not in STORED:
-            problems.append(f"{name} is {kind}, expected one of {', '.join(STORED)}")
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{path} does not fit config.json: {'; '.join(problems[:3])}{more}.")
-
-
-def _what_it_is(path: Path, error: Exception) -> str:
-    """Why a file cannot be read as safetensors; a whole one has a brace as its ninth byte."""
-    if isinstance(error, OSError):
-        return f"not readable ({error})"
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head.startswith((b"PK\x03\x04", b"\x80")) and head[8:] != b"{":
-        return "a pickle, which is never loaded; expected safetensors, as save_pretrained writes it"
-    if head == b"version h":
-        return "a Git LFS pointer and not the weights themselves; run `git lfs pull`"
-    return f"no whole safetensors file ({error}); download or save it again"
-
-
-def read_config(folder: Path) -> CaptionerConfig:
-    """A checkpoint folder's config.json. Raises CheckpointError where it is missing, broken or another library's."""
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no config.json; expected {', '.join(CHECKPOINT_FILES)} there.") from error
+        raise CheckpointError(f"{folder} isn't a captioner: {name} is missing.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error}); expected a captioner's config.json.") from error
-    own = {field.name for field in dataclasses.fields(CaptionerConfig)}
-    if isinstance(values, dict) and len(own & values.keys()) < len(own) / 2:
+        raise CheckpointError(f"{path} is not readable JSON ({error}); expected a captioner's {name}.") from error
+
+
+def _check_kind(path: Path, values: Any) -> None:
+    """Raise CheckpointError for the config.json of another library."""
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} expects a JSON object; found {type(values).__name__}.")
+    ours = values["model_type"] == MODEL_TYPE if "model_type" in values else "vocabulary_size" in values
+    if not ours:
         kind = f"model_type {values['model_type']!r}, " if "model_type" in values else ""
         keys = ", ".join(list(values)[:5]) or "none"
         raise CheckpointError(
             f"{path} is the configuration of another kind of model ({kind}keys {keys}); "
             "expected one that ImageCaptioner.save_pretrained wrote."
         )
+
+
+def _optional(kind: type[Config], folder: Path, name: str) -> Config:
+    if not (folder / name).exists():
+        return kind()
+    return _validated(kind, folder, name, _read_json(folder, name))
+
+
+def _validated(kind: type[Config], folder: Path, name: str, values: Any) -> Config:
     try:
-        return CaptionerConfig.from_dict(values)
+        return kind.from_file(values)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def check_sizes(name: str, sizes: dict[str, int]) -> None:
-    for file, size in sizes.items():
-        most = MAX_WEIGHTS_BYTES.get(file, MAX_FILE_BYTES)
-        if size > most:
-            raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {most:,}.")
+        raise CheckpointError(f"{folder / name}: {error}") from error

@@ -20,7 +20,14 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError,
 )
 
 from hf_captioner.errors import CheckpointError
-from hf_captioner.hub.checkpoint import CHECKPOINT_FILES, SMALL_FILES, check_sizes, read_config
+from hf_captioner.hub.checkpoint import (
+    CHECKPOINT_FILES,
+    CONFIG,
+    REQUIRED_FILES,
+    check_sizes,
+    check_whole,
+    read_description,
+)
 
 
 def resolve(
@@ -42,11 +49,10 @@ def resolve(
     if len(name) > 4096 or any(len(part) > 255 for part in folder.parts):
         raise CheckpointError(f"{name[:100]}... is too long; expected a checkpoint's folder, or a Hub id owner/name.")
     if name and folder.is_dir():
-        files = {file: folder / file for file in CHECKPOINT_FILES}
-        check_sizes(name, {file: path.stat().st_size for file, path in files.items() if path.is_file()})
+        check_whole(folder, name)
         return folder
     if folder.is_file():
-        raise CheckpointError(f"{name} is a file; expected the folder that holds {', '.join(CHECKPOINT_FILES)}.")
+        raise CheckpointError(f"{name} is a file; expected the folder that holds {', '.join(REQUIRED_FILES)}.")
     if not isinstance(name_or_folder, str) or name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         raise CheckpointError(f"There is no folder {name}; expected a checkpoint's folder, or a Hub id owner/name.")
 
@@ -59,14 +65,15 @@ def resolve(
         force_download=force_download,
     )
     with one_sentence(name + (f" at revision {revision}" if revision else "")):
-        for wanted in (["config.json"], [*SMALL_FILES, *CHECKPOINT_FILES]):
+        for wanted in ([CONFIG], list(CHECKPOINT_FILES)):
             # Where the Hub is not reached nothing can be fetched, and what the cache holds was checked.
             with contextlib.suppress(DryRunError):
                 planned: Any = fetch(revision=revision, allow_patterns=wanted, dry_run=True)
                 check_sizes(name, {file.filename: file.file_size for file in planned})
             folder = Path(fetch(revision=revision, allow_patterns=wanted))
-            read_config(folder)
+            read_description(folder)
             revision = folder.name  # a snapshot's folder is named after its commit
+    check_whole(folder, name)
     return folder
 
 

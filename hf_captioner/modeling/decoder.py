@@ -1,4 +1,4 @@
-"""Attention and recurrent cells: from a grid and the words so far to the next word's probabilities.
+"""Attention and recurrent cells: from a feature map and the words so far to the next word's probabilities.
 
 `step` (one word, for search) and `teacher_forced` (all words, for training) share every formula.
 """
@@ -20,7 +20,7 @@ RecurrentState = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class ProjectedFeatures:
-    """The grids of B images as the decoder sees them, computed once an image."""
+    """The feature maps of B images, projected; computed once per image."""
 
     keys: Tensor
     """(B, N, d), already divided by sqrt(d)."""
@@ -45,9 +45,9 @@ class ProjectedFeatures:
 class DecoderState:
     """Everything a hypothesis carries from word to word; the rows come first in every tensor but the images'."""
 
-    seen: ProjectedFeatures
-    """Each image's grid is there once for its K = R / B rows, which stand beside each other."""
-    memory: RecurrentState
+    features: ProjectedFeatures
+    """Projected features, once per image; its K = R / B hypotheses are consecutive rows."""
+    recurrent: RecurrentState
     context: Tensor
     """x (R, d): what was attended to for the last word; zero before the first."""
     gates: Tensor
@@ -55,13 +55,13 @@ class DecoderState:
 
     def select(self, rows: Tensor) -> "DecoderState":
         """The state whose row i is this one's row rows[i]."""
-        images, each = self.seen.values.shape[0], len(self.context) // self.seen.values.shape[0]
+        images, each = self.features.values.shape[0], len(self.context) // self.features.values.shape[0]
         owners, counts = (rows // each).unique_consecutive(return_counts=True)
         if not bool((counts == counts[0]).all()):
             owners = rows // each
         same = len(owners) == images and bool((owners == torch.arange(images, device=rows.device)).all())
-        seen = self.seen if same else self.seen.select(owners)
-        return DecoderState(seen, tuple(m[rows] for m in self.memory), self.context[rows], self.gates[rows])
+        features = self.features if same else self.features.select(owners)
+        return DecoderState(features, tuple(m[rows] for m in self.recurrent), self.context[rows], self.gates[rows])
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class DecoderOutput:
 
 
 class Decoder(nn.Module):
-    """`bilstm`, `lstm` or `gru`, with dot-product attention or the grid's mean as the initial state only.
+    """`bilstm`, `lstm` or `gru`, with dot-product attention or the mean feature as the initial state only.
 
-    With v the projected, normalised grid and k its keys, for each word t:
+    With v the projected, normalised features and k its keys, for each word t:
         h_t, c_t = cell([E(w_{t-1}); x_{t-1}], (h_{t-1}, c_{t-1}))
         b_t      = the last state of an LSTM that reads w_{t-1}, ..., w_0        (bilstm only)
         q_t      = [h_t; b_t]
@@ -105,15 +105,22 @@ class Decoder(nn.Module):
         self.hidden = nn.Linear(d + b + d + (d if self.attends else 0), d)
         self.output = nn.Linear(d, config.vocabulary_size)
         nn.init.zeros_(self.output.bias)
-        if config.tie_embeddings:
+        self.is_tied = config.tie_embeddings
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Let the output layer have the word embeddings as its weights, where the config says so."""
+        if self.is_tied:
             self.output.weight = self.embedding.weight
 
-    def start(self, grid: FeatureMap) -> DecoderState:
+    def start(self, feature_map: FeatureMap) -> DecoderState:
         """The state before any word: one row an image. The first `step` then gets the start token."""
-        seen, memory = self._see(grid)
-        rows, _, d = seen.values.shape
+        features, recurrent = self._project(feature_map)
+        rows, _, d = features.values.shape
         gates = 4 * self.backward_cell.hidden_size if self.backward_cell is not None else 0
-        return DecoderState(seen, memory, seen.values.new_zeros(rows, d), seen.values.new_empty(rows, 0, gates))
+        return DecoderState(
+            features, recurrent, features.values.new_zeros(rows, d), features.values.new_empty(rows, 0, gates)
+        )
 
     def step(self, words: Tensor, state: DecoderState) -> DecoderOutput:
         """Read one word (R,) a row; give the next word's log-probabilities and where the model looked for it."""
@@ -124,32 +131,36 @@ class Decoder(nn.Module):
             for read in reversed(gates.unbind(1)):
                 h, c = self._backward(read, h, c)
             backward = h
-        memory, query, context, attention = self._attend(embedded, state.context, state.memory, backward, state.seen)
+        recurrent, query, context, attention = self._attend(
+            embedded, state.context, state.recurrent, backward, state.features
+        )
         log_probs = self._logits(query, context, embedded).float().log_softmax(-1)
-        return DecoderOutput(log_probs, attention.float(), DecoderState(state.seen, memory, context, gates))
+        return DecoderOutput(log_probs, attention.float(), DecoderState(state.features, recurrent, context, gates))
 
-    def teacher_forced(self, grid: FeatureMap, words: Tensor, lengths: Tensor) -> tuple[PackedSequence, PackedSequence]:
+    def teacher_forced(
+        self, feature_map: FeatureMap, words: Tensor, lengths: Tensor
+    ) -> tuple[PackedSequence, PackedSequence]:
         """Every next word's logits at once, each from the true words before it.
 
-        grid: B images. words (R, T): start token first, R = B * K captions in the images' order.
+        feature_map: B images. words (R, T): start token first, R = B * K captions in the images' order.
         lengths (R,) on the CPU: how many of each row's words are read. Returns packed logits (., V) and attention
         (., N) with as many places a row as words were read; `pack_padded_sequence` of the targets lines up with them.
         """
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
         order, sizes = cast(Tensor, packed.sorted_indices), packed.batch_sizes.tolist()
-        images = order // (len(words) // len(grid.values))
-        seen, memory = self._see(grid)
-        seen, memory = seen.select(images), tuple(m[images] for m in memory)
+        images = order // (len(words) // len(feature_map.values))
+        features, recurrent = self._project(feature_map)
+        features, recurrent = features.select(images), tuple(m[images] for m in recurrent)
         embedded = self.dropout(self.embedding(packed.data)).split(sizes)
         backwards = self._backward_lock_step(embedded, sizes)
-        context = seen.values.new_zeros(len(order), seen.values.shape[-1])
+        context = features.values.new_zeros(len(order), features.values.shape[-1])
         queries, contexts, attentions = [], [], []
         for t, rows in enumerate(sizes):
-            seen = ProjectedFeatures(
-                seen.keys[:rows], seen.values[:rows], None if seen.mask is None else seen.mask[:rows]
+            features = ProjectedFeatures(
+                features.keys[:rows], features.values[:rows], None if features.mask is None else features.mask[:rows]
             )
-            memory, query, context, attention = self._attend(
-                embedded[t], context[:rows], tuple(m[:rows] for m in memory), backwards[t], seen
+            recurrent, query, context, attention = self._attend(
+                embedded[t], context[:rows], tuple(m[:rows] for m in recurrent), backwards[t], features
             )
             queries.append(query)
             contexts.append(context)
@@ -158,15 +169,17 @@ class Decoder(nn.Module):
         shape = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
         return PackedSequence(logits, *shape), PackedSequence(torch.cat(attentions), *shape)
 
-    def _see(self, grid: FeatureMap) -> tuple[ProjectedFeatures, RecurrentState]:
+    def _project(self, feature_map: FeatureMap) -> tuple[ProjectedFeatures, RecurrentState]:
         cells, norm = cast(tuple[nn.Linear, nn.LayerNorm], tuple(self.project))
-        values = norm(linear(grid.values.flatten(0, 1), cells.weight, cells.bias)).unflatten(0, grid.values.shape[:2])
+        values = norm(linear(feature_map.values.flatten(0, 1), cells.weight, cells.bias)).unflatten(
+            0, feature_map.values.shape[:2]
+        )
         keys = values
         if self.attends:
             keys = linear(values.flatten(0, 1), self.key.weight).view_as(values) * values.shape[-1] ** -0.5
-        seen = ProjectedFeatures(keys, values, grid.mask)
-        mean = seen.mean()
-        return seen, tuple(torch.tanh(part(mean)) for part in self.initial)
+        features = ProjectedFeatures(keys, values, feature_map.mask)
+        mean = features.mean()
+        return features, tuple(torch.tanh(part(mean)) for part in self.initial)
 
     def _backward_lock_step(self, embedded: tuple[Tensor, ...], sizes: list[int]) -> list[Tensor | None]:
         """b_t for every place t of every row, without a padded step.
@@ -206,40 +219,40 @@ class Decoder(nn.Module):
         self,
         embedded: Tensor,
         context: Tensor,
-        memory: RecurrentState,
+        recurrent: RecurrentState,
         backward: Tensor | None,
-        seen: ProjectedFeatures,
+        features: ProjectedFeatures,
     ) -> tuple[RecurrentState, Tensor, Tensor, Tensor]:
-        """One place: the new memory, q_t, x_t and a_t of each row."""
+        """One place: the new recurrent, q_t, x_t and a_t of each row."""
         if self.attends:
             embedded = torch.cat([embedded, context.to(embedded.dtype)], 1)
-        memory = self._forward(embedded, memory)
-        query = memory[0] if backward is None else torch.cat([memory[0], backward], 1)
+        recurrent = self._forward(embedded, recurrent)
+        query = recurrent[0] if backward is None else torch.cat([recurrent[0], backward], 1)
         if not self.attends:
-            return memory, query, context, _even(seen).repeat_interleave(len(query) // len(seen.values), 0)
-        asked = linear(query, self.query.weight).unflatten(0, (len(seen.keys), -1))  # (B, K, d)
-        scores = torch.bmm(asked, seen.keys.transpose(1, 2)).float()
-        if seen.mask is not None:
-            scores = scores.masked_fill(~seen.mask[:, None], float("-inf"))
+            return recurrent, query, context, _even(features).repeat_interleave(len(query) // len(features.values), 0)
+        asked = linear(query, self.query.weight).unflatten(0, (len(features.keys), -1))  # (B, K, d)
+        scores = torch.bmm(asked, features.keys.transpose(1, 2)).float()
+        if features.mask is not None:
+            scores = scores.masked_fill(~features.mask[:, None], float("-inf"))
         attention = scores.softmax(-1)
-        attended = torch.bmm(attention.to(seen.values.dtype), seen.values).flatten(0, 1)
+        attended = torch.bmm(attention.to(features.values.dtype), features.values).flatten(0, 1)
         return (
-            memory,
+            recurrent,
             query,
             torch.sigmoid(linear(query, self.gate.weight, self.gate.bias)) * attended,
             attention.flatten(0, 1),
         )
 
-    def _forward(self, read: Tensor, memory: RecurrentState) -> RecurrentState:
+    def _forward(self, read: Tensor, recurrent: RecurrentState) -> RecurrentState:
         """One place of the forward cell, as torch's LSTMCell or GRUCell defines it."""
         cell = self.forward_cell
         of_input = linear(read, cell.weight_ih, cell.bias_ih)
-        of_state = linear(memory[0], cell.weight_hh, cell.bias_hh)
-        if len(memory) == 2:
-            return _lstm(of_input + of_state, memory[1])
+        of_state = linear(recurrent[0], cell.weight_hh, cell.bias_hh)
+        if len(recurrent) == 2:
+            return _lstm(of_input + of_state, recurrent[1])
         (r, z, n), (hr, hz, hn) = of_input.chunk(3, 1), of_state.chunk(3, 1)
         z, n = torch.sigmoid(z + hz), torch.tanh(n + torch.sigmoid(r + hr) * hn)
-        return (n + z * (memory[0] - n),)
+        return (n + z * (recurrent[0] - n),)
 
     def _logits(self, query: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
         parts = [query, context, embedded] if self.attends else [query, embedded]
@@ -254,9 +267,9 @@ def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def _even(seen: ProjectedFeatures) -> Tensor:
+def _even(features: ProjectedFeatures) -> Tensor:
     """Attention of a decoder that has none: the same on every real cell."""
-    real = torch.ones_like(seen.values[:, :, 0], dtype=torch.float32)
-    if seen.mask is not None:
-        real = real * seen.mask
+    real = torch.ones_like(features.values[:, :, 0], dtype=torch.float32)
+    if features.mask is not None:
+        real = real * features.mask
     return real / real.sum(1, keepdim=True)

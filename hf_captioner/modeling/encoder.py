@@ -1,4 +1,4 @@
-"""A torchvision backbone, cut at a named node, that turns pixels into a grid of feature vectors."""
+"""The encoder: pixels to a feature map, by a torchvision network that is cut at a named layer."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
     @property
     def stride(self) -> float:
-        """Pixels of the resized image a grid cell spans, from one cell to the next."""
+        """Pixels of the resized image from one cell of the feature map to the next."""
         return self.config.image_size / self.height
 
     def forward(self, pixels: Tensor) -> FeatureMap:
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         names = [name for name, _ in self.network.named_parameters()]
         start = next((i for i, name in enumerate(names) if first and name.startswith(f"{first}.")), None)
         if first and start is None:
-            raise ConfigError(f"{self.config.encoder} has no module {first!r} with weights before its grid.")
+            raise ConfigError(f"{self.config.encoder} has no module {first!r} with weights before its feature map.")
         for index, parameter in enumerate(self.network.parameters()):
             parameter.requires_grad_(start is not None and index >= start)
 

@@ -1,13 +1,15 @@
-"""A linear map, on a processor through oneDNN: with few rows PyTorch's own choice is half as fast on many of them."""
+"""A linear map, on a processor through oneDNN: for few rows PyTorch's own choice is half as fast on many of them."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-Packed = tuple[int, Tensor]
+from torch.utils.weak import WeakTensorKeyDictionary
 
 LARGE = 1 << 20
-"""Numbers in a weight from which on oneDNN is worth its conversions even for a single row."""
+"""Numbers in a weight from which oneDNN is worth its conversions even for a single row."""
+
+_packed = WeakTensorKeyDictionary()
+"""Weight -> (its version, the weight as oneDNN takes it). Not on the weight itself, which is pickled and copied."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -15,7 +17,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     small = len(x) == 1 and weight.numel() < LARGE
     if small or not _by_onednn(x, weight):
         return F.linear(x, weight, bias)
-    product: Tensor = F.linear(x.to_mkldnn(), _packed(weight)).to_dense()
+    product: Tensor = F.linear(x.to_mkldnn(), _pack(weight)).to_dense()
     return product if bias is None else product.add_(bias)
 
 
@@ -30,10 +32,10 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _packed(weight: Tensor) -> Tensor:
-    """The weight as oneDNN takes it, kept with the weight until that changes."""
-    kept: Packed | None = getattr(weight, "packed", None)
+def _pack(weight: Tensor) -> Tensor:
+    """The weight as oneDNN takes it, kept until the weight changes or goes."""
+    kept: tuple[int, Tensor] | None = _packed.get(weight)
     if kept is None or kept[0] != weight._version:
         kept = (weight._version, weight.detach().to_mkldnn())
-        weight.packed = kept  # type: ignore[attr-defined]
+        _packed[weight] = kept
     return kept[1]

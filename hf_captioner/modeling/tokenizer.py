@@ -45,13 +45,19 @@ class CaptionTokenizer:
             raise TokenizerError(f"There is no word {word_id}; the tokenizer has {len(self)}.")
         return word
 
+    def knows(self, word: str) -> bool:
+        """Whether all of a word is in the vocabulary."""
+        ids = self.encode(word)
+        return bool(ids) and self.unknown_id not in ids
+
     def split(self, text: str) -> list[str]:
         """The sentence's words as `encode` sees them, known or not."""
         normal = self._tokenizer.normalizer.normalize_str(text)
         return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
-    def save(self, path: str | Path) -> None:
-        self._tokenizer.save(str(path))
+    def to_json(self) -> str:
+        """The content of tokenizer.json."""
+        return self._tokenizer.to_str(pretty=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

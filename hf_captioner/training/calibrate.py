@@ -23,10 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import Calibration
+from hf_captioner.config import ConfidenceConfig
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
+from hf_captioner.hub.evaluation import Calibration
 from hf_captioner.images import IMAGE_SUFFIXES, ImageSource
-from hf_captioner.modeling.confidence import Confidence, directions, residual
+from hf_captioner.modeling.confidence import Confidence, num_directions, residual
 from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.feature_cache import encoded
@@ -50,7 +51,7 @@ GENERATED = 6
 @torch.inference_mode()
 def feature_means(captioner: ImageCaptioner, grid: FeatureMap) -> Tensor:
     """(B, d): the mean of each image's projected grid."""
-    return captioner.decoder.start(grid).seen.mean().float().cpu()
+    return captioner.decoder.start(grid).features.mean().float().cpu()
 
 
 def caption_all(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> tuple[list[str], Tensor, Tensor]:
@@ -58,10 +59,10 @@ def caption_all(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> tup
     grids."""
     captions, means = [], []
     settings = captioner.prepare_generation_config(
-        {"num_return_sequences": 1, "min_length": max(1, captioner.config.search.min_length)}
+        {"num_return_sequences": 1, "min_length": max(1, captioner.generation_config.min_length)}
     )
     for grid in encoded(captioner, images):
-        captions += [best[0] for best in captioner.caption_features(grid, settings)]
+        captions += captioner.caption_features(grid, settings)
         means.append(feature_means(captioner, grid))
     log_probs = [[math.log(word.probability) for word in caption.words] for caption in captions]
     probabilities = torch.tensor([sum(words) / len(words) for words in log_probs]).exp()
@@ -73,12 +74,12 @@ def familiar(means: Tensor) -> tuple[Tensor, Tensor]:
     center = means.mean(0)
     _, _, axes = torch.linalg.svd(means - center, full_matrices=False)
     # As they will be stored, so that what is fitted is what is used.
-    return center.half().float(), axes[: directions(means.shape[1])].half().float()
+    return center.half().float(), axes[: num_directions(means.shape[1])].half().float()
 
 
-def fit(probabilities: Tensor, distances: Tensor, good: Tensor) -> tuple[float, float, float, float]:
-    """Geometric mean probabilities, distances and whether each caption was good, all (n,) -> the confidence's four
-    numbers."""
+def fit(probabilities: Tensor, distances: Tensor, good: Tensor) -> ConfidenceConfig:
+    """The confidence's parameters from geometric mean probabilities, distances and whether each caption was good, all
+    (n,)."""
     rare, ood_threshold = (float(distances.quantile(share)) for share in (RARE, HALVED))
     ood_temperature = max((ood_threshold - rare) / math.log(9), 1e-3)
     gate = torch.sigmoid((ood_threshold - distances) / ood_temperature)
@@ -95,7 +96,7 @@ def fit(probabilities: Tensor, distances: Tensor, good: Tensor) -> tuple[float, 
 
     optimizer.step(loss)
     intercept, slope = line.detach().tolist()
-    return intercept, slope, ood_threshold, ood_temperature
+    return ConfidenceConfig(intercept, slope, ood_threshold, ood_temperature)
 
 
 def reliability(sure: Tensor, good: Tensor) -> list[tuple[float, float, int]]:
@@ -147,8 +148,8 @@ def _page_of_text(random: np.random.Generator) -> Image.Image:
 
 def calibrate(
     captioner: ImageCaptioner, train: Sequence[Record], validation: Sequence[Record], unlike: Sequence[ImageSource]
-) -> Confidence:
-    """The confidence of a captioner, fitted and measured."""
+) -> tuple[Confidence, Calibration]:
+    """The confidence of a captioner, fitted on all validation images, and how well it does by cross-fitting."""
     every = max(1, len(train) // TRAINING)
     sample = [record.path for record in train[::every]]
     center, axes = familiar(torch.cat([feature_means(captioner, grid) for grid in encoded(captioner, sample)]))
@@ -157,15 +158,14 @@ def calibrate(
     good, distances = (ciders > ciders.median()).float(), residual(means, center, axes)
     sure = torch.zeros(len(validation))
     for half, other in (slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2)):
-        fitted = _confidence(captioner, fit(probabilities[half], distances[half], good[half]))
+        fitted = Confidence(fit(probabilities[half], distances[half], good[half]), captioner.config.hidden_size)
         sure[other] = _confidences(fitted, probabilities[other], distances[other])
-    confidence = _confidence(captioner, fit(probabilities, distances, good))
+    confidence = Confidence(fit(probabilities, distances, good), captioner.config.hidden_size)
     confidence.center.data, confidence.directions.data = center, axes
     _, strange_probabilities, strange_means = caption_all(captioner, unlike)
     strange = _confidences(confidence, strange_probabilities, confidence.distance(strange_means))
     curve = reliability(sure, good)
-    confidence.calibration = dataclasses.replace(
-        confidence.calibration,
+    return confidence, Calibration(
         error=calibration_error(curve),
         auroc_correct=area_under_roc(sure[good == 1], sure[good == 0]),
         auroc_ood=area_under_roc(sure, strange),
@@ -173,11 +173,6 @@ def calibrate(
         observed=tuple(round(share, 4) for _, share, _ in curve),
         captions=tuple(count for _, _, count in curve),
     )
-    return confidence
-
-
-def _confidence(captioner: ImageCaptioner, numbers: tuple[float, float, float, float]) -> Confidence:
-    return Confidence(Calibration(*numbers, 0.0, 0.0, 0.0, (), (), ()), captioner.config.hidden_size)
 
 
 def _confidences(confidence: Confidence, probabilities: Tensor, distances: Tensor) -> Tensor:
@@ -199,11 +194,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for split in ("train", "validation")
         )
         captioner = ImageCaptioner.from_pretrained(options.model)
-        confidence = calibrate(captioner, train, validation, unlike_images(options.unlike))
-        _print(confidence.calibration)
+        confidence, calibration = calibrate(captioner, train, validation, unlike_images(options.unlike))
+        _print(calibration)
         if options.write:
             captioner.confidence = confidence
-            captioner.config = dataclasses.replace(captioner.config, calibration=confidence.calibration)
+            captioner.config = dataclasses.replace(captioner.config, confidence=confidence.config)
+            captioner.evaluation = dataclasses.replace(captioner.evaluation, calibration=calibration)
             captioner.save_pretrained(options.model)
     except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

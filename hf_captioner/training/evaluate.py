@@ -4,9 +4,7 @@
 """
 
 import argparse
-import dataclasses
 import json
-import os
 import shlex
 import sys
 import time
@@ -20,10 +18,11 @@ from tqdm import tqdm
 
 from hf_captioner.caption import Caption
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import CaptionerConfig, GenerationConfig, Occlusion, Results
+from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
 from hf_captioner.flags import add_generation_flags, generation_options
-from hf_captioner.hub.card import is_generated, render_card
+from hf_captioner.hub.card import update_evaluation
+from hf_captioner.hub.evaluation import Scores
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
@@ -48,10 +47,7 @@ def caption_records(
     """The best caption of each record, from cached grids where they are given; `search` as in `caption`."""
     search["num_return_sequences"] = 1
     if grids is None:
-        captions: list[Caption] = captioner.caption(
-            [record.path for record in records], batch_size=batch_size, **search
-        )
-        return captions
+        return captioner.caption([record.path for record in records], batch_size=batch_size, **search)
     found: list[Caption] = []
     settings = captioner.prepare_generation_config(search)
     device = captioner.decoder.embedding.weight.device
@@ -59,7 +55,7 @@ def caption_records(
     for start in range(0, len(records), batch_size):
         chunk = range(start, min(start + batch_size, len(records)))
         values = torch.stack([grids[index] for index in chunk]).float().to(device)
-        found += [best[0] for best in captioner.caption_features(FeatureMap(values, height, width), settings)]
+        found += captioner.caption_features(FeatureMap(values, height, width), settings)
     return found
 
 
@@ -82,23 +78,6 @@ def describe(captions: Sequence[str]) -> dict[str, float]:
 def _repeats(words: Sequence[str]) -> bool:
     phrases = Counter(tuple(words[i : i + PHRASE]) for i in range(len(words) - PHRASE + 1))
     return bool(phrases) and max(phrases.values()) > 1
-
-
-def write_measured(folder: Path, **measured: Results | Occlusion) -> None:
-    """Put what was measured into a checkpoint folder's config.json, and into its card unless a person wrote that."""
-    config = CaptionerConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
-    config = dataclasses.replace(config, **measured)  # type: ignore[arg-type]
-    licence = (folder / "LICENSE").read_text(encoding="utf-8") if (folder / "LICENSE").exists() else None
-    card = folder / "README.md"
-    texts = {"config.json": config.to_json()}
-    if not card.exists() or is_generated(card.read_text(encoding="utf-8")):
-        texts["README.md"] = render_card(config, licence=licence)
-    else:
-        print(f"{card} was written or edited by a person; it is left as it is.", file=sys.stderr)
-    for name, text in texts.items():
-        unfinished = folder / f".{name}.tmp"
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, folder / name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,7 +116,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         )
     records = load_split(options.data, options.split, split_file=options.splits, model=options.model)[: options.limit]
     captioner = ImageCaptioner.from_pretrained(options.model)
-    captioner.in_bfloat16 = options.bfloat16
+    captioner.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
     began = time.perf_counter()
     paths = tqdm([record.path for record in records], unit="image", dynamic_ncols=True)
     captions = []
@@ -155,7 +134,8 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.write_results:
         rounded = {name: round(value, 6) for name, value in scores.items()}
         dataset = options.dataset or options.data.resolve().stem
-        write_measured(folder, results=Results(dataset, options.split, rounded, tokenization(), command))
+        scores_of = Scores(dataset, options.split, rounded, tokenization(), command, len(records))
+        update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
     if options.save:
         rows = [
             {"image": record.path.name, "caption": caption, "references": record.captions}

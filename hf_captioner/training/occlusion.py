@@ -18,14 +18,15 @@ from tqdm import tqdm
 
 from hf_captioner.caption import Caption
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import OCCLUDED_REGIONS, Occlusion
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
+from hf_captioner.hub.card import update_evaluation
+from hf_captioner.hub.evaluation import OCCLUDED_REGIONS, Occlusion
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.images import occlude, read_pixels
 from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.dataset import padded
-from hf_captioner.training.evaluate import score, write_measured
+from hf_captioner.training.evaluate import score
 
 SHARE = 0.2
 """Of the grid's cells that are painted over."""
@@ -78,9 +79,7 @@ def measure_occlusion(captioner: ImageCaptioner, records: Sequence[Record], seed
     tallies = {name: OcclusionTally() for name in OCCLUDED_REGIONS}
     for record in tqdm(records, unit="image", dynamic_ncols=True):
         pixels = read_pixels(record.path, captioner.config)
-        caption = captioner.caption_features(captioner.encode(pixels[None]), captioner.prepare_generation_config({}))[
-            0
-        ][0]
+        caption = captioner.caption_features(captioner.encode(pixels[None]), captioner.generation_config)[0]
         content = [i for i, word in enumerate(caption.words) if word.text not in FUNCTION_WORDS]
         if not content:
             continue
@@ -90,7 +89,7 @@ def measure_occlusion(captioner: ImageCaptioner, records: Sequence[Record], seed
             0, (len(content), len(OCCLUDED_REGIONS))
         )
         untouched = _word_probabilities(captioner, caption, captioner.encode(pixels[None]))[0]
-        texts = [best[0].text for best in captioner.caption_features(grid, captioner.prepare_generation_config({}))]
+        texts = [caption.text for caption in captioner.caption_features(grid, captioner.generation_config)]
         for way, name in enumerate(OCCLUDED_REGIONS):
             after = [float(probabilities[place, way, word]) for place, word in enumerate(content)]
             changed = [text != caption.text for text in texts[way :: len(OCCLUDED_REGIONS)]]
@@ -125,7 +124,7 @@ def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[st
     for record in records:
         total += read_pixels(record.path, captioner.config)
     grid = captioner.encode((total / len(records))[None])
-    text = captioner.caption_features(grid, captioner.prepare_generation_config({}))[0][0].text
+    text = captioner.caption_features(grid, captioner.generation_config)[0].text
     return text, score([text] * len(records), records, meteor=False)["CIDEr"]
 
 
@@ -161,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(tally.row(name) for name, tally in tallies.items()))
         print(f"\nOf the mean image it says: {text} (CIDEr {100 * cider:.1f} if said of every image)")
         if options.write:
-            write_measured(folder, occlusion=_figures(len(records), tallies, text, cider))
+            update_evaluation(folder, occlusion=_figures(len(records), tallies, text, cider))
     except (CheckpointError, ConfigError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -66,9 +66,9 @@ class Recipe(ValidatedConfig):
 
     stages: tuple[Stage, ...]
     model: dict[str, Any]
-    """Fields of CaptionerConfig, but for `vocabulary_size`, `search` and what is measured."""
+    """Fields of CaptionerConfig, but for `vocabulary_size` and `confidence`."""
     generation: dict[str, Any]
-    """Fields of GenerationConfig that differ from its defaults: the checkpoint's own search, also used to validate."""
+    """Fields of GenerationConfig: the checkpoint's own generation settings, also used to validate."""
     min_count: int = 4
     """A word enters the vocabulary when the training captions hold it at least this often."""
     batch_size: int = 50
@@ -98,14 +98,21 @@ class Recipe(ValidatedConfig):
         self._require(0 <= self.average < 1, "average", "0 or more and less than 1")
         self._require(self.mixed_precision in ("bf16", "no"), "mixed_precision", "bf16 or no")
         self.captioner_config(5)
+        self.generation_config()
 
     def captioner_config(self, vocabulary_size: int) -> CaptionerConfig:
         """The configuration of the model that this recipe trains."""
         try:
-            search = GenerationConfig(**self.generation)
-            return CaptionerConfig(vocabulary_size=vocabulary_size, search=search, **self.model)
+            return CaptionerConfig(vocabulary_size=vocabulary_size, **self.model)
         except TypeError as error:
-            raise ConfigError(f"Recipe.model or Recipe.generation: {error}.") from error
+            raise ConfigError(f"Recipe.model: {error}.") from error
+
+    def generation_config(self) -> GenerationConfig:
+        """The generation settings of the model that this recipe trains."""
+        try:
+            return GenerationConfig(**self.generation)
+        except TypeError as error:
+            raise ConfigError(f"Recipe.generation: {error}.") from error
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

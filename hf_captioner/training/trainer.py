@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError, TokenizerError
+from hf_captioner.hub.evaluation import Evaluation, TrainingSet
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
 from hf_captioner.training.curves import draw_curves
@@ -40,7 +41,7 @@ from hf_captioner.training.rewards import Bleu4, CiderD
 
 SAVE_EVERY = 60
 """Steps between two saved states."""
-OVERRIDABLE = ("search", "dropout", "results", "calibration", "occlusion")
+OVERRIDABLE = ("dropout", "confidence")
 """Fields of CaptionerConfig in which a recipe may differ from the captioner that it trains further."""
 
 
@@ -56,6 +57,7 @@ class Trainer:
         backbone: str | None = None,
         init: str | None = None,
         grids: Path | None = None,
+        dataset: str = "",
     ) -> None:
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.grids = grids or out / "grids"
@@ -68,6 +70,7 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
         torch.manual_seed(recipe.seed)
         self.captioner = self._new(init)
+        self.captioner.evaluation = self._recorded(dataset, backbone, init)
         self.tokenizer = self.captioner.tokenizer
         self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.loaded = LoadedState(Progress(), {}, {})
@@ -101,7 +104,8 @@ class Trainer:
         if init is None:
             sentences = (caption for record in self.train for caption in record.captions)
             tokenizer = CaptionTokenizer.build(sentences, self.recipe.min_count)
-            return ImageCaptioner(self.recipe.captioner_config(len(tokenizer)), tokenizer)
+            config = self.recipe.captioner_config(len(tokenizer))
+            return ImageCaptioner(config, tokenizer, self.recipe.generation_config())
         given = ImageCaptioner.from_pretrained(init)
         config = self.recipe.captioner_config(given.config.vocabulary_size)
         wanted, found = config.to_dict(), given.config.to_dict()
@@ -109,11 +113,19 @@ class Trainer:
         if differ:
             pairs = ", ".join(f"{name} {found[name]!r} and not {wanted[name]!r}" for name in differ)
             raise ConfigError(f"{init} has {pairs}; change the recipe's `model`, or begin without --init.")
-        captioner = ImageCaptioner(config, given.tokenizer)
+        captioner = ImageCaptioner(config, given.tokenizer, self.recipe.generation_config())
         captioner.encoder.load_state_dict(given.encoder.state_dict())
         captioner.decoder.load_state_dict(given.decoder.state_dict())
         captioner.weights_license = given.weights_license
+        captioner.evaluation = given.evaluation
         return captioner
+
+    def _recorded(self, dataset: str, backbone: str | None, init: str | None) -> Evaluation:
+        """What the card says of the training; what was measured of earlier weights is dropped."""
+        captions = sum(len(record.captions) for record in self.train)
+        own = TrainingSet(dataset or "a data set without a name", len(self.train), captions)
+        origin = f"the captioner {init}" if init else None if backbone in (None, "random") else "ImageNet weights"
+        return Evaluation(trained_on=(*self.captioner.evaluation.trained_on, own), initialized_from=origin)
 
     def _belongs_to(self) -> dict[str, str]:
         """What a saved state must agree with to be gone on from."""
@@ -253,7 +265,7 @@ class Trainer:
         def reward(image: int, ids: Sequence[int]) -> float:
             return cider(image, ids) + (stage.bleu * bleu(image, ids) if stage.bleu else 0.0)
 
-        longest = self.captioner.config.search.max_length
+        longest = self.captioner.generation_config.max_length
         return SelfCritical(
             cross_entropy,
             reward,
@@ -319,13 +331,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin = parser.add_mutually_exclusive_group(required=True)
     begin.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision or random")
     begin.add_argument("--init", help="folder or Hub id of a captioner to train further")
+    parser.add_argument("--dataset", default="", help="what the card calls the data")
     parser.add_argument("--weights-license", type=Path, help="a text that is saved beside the weights as LICENSE")
     options = parser.parse_args(argv)
     try:
         recipe, terms = Recipe.read(options.recipe), options.weights_license
         options.out.mkdir(parents=True, exist_ok=True)
         records = load_records(options.data, split_file=options.out / "splits.json", seed=recipe.seed)
-        trainer = Trainer(recipe, records, options.out, backbone=options.backbone, init=options.init)
+        trainer = Trainer(
+            recipe, records, options.out, backbone=options.backbone, init=options.init, dataset=options.dataset
+        )
         if terms:
             trainer.captioner.weights_license = terms.read_text(encoding="utf-8")
         trainer.run()

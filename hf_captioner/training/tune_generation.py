@@ -22,6 +22,7 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
+from hf_captioner.hub.evaluation import Evaluation
 from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.evaluate import describe, score
@@ -57,10 +58,10 @@ class Trial:
 
 def reading_at(captioner: ImageCaptioner, image_size: int) -> ImageCaptioner:
     """The same captioner for images of another size; what was measured at the old one is dropped."""
-    config = dataclasses.replace(
-        captioner.config, image_size=image_size, results=None, calibration=None, occlusion=None
-    )
-    other = ImageCaptioner(config, captioner.tokenizer)
+    config = dataclasses.replace(captioner.config, image_size=image_size, confidence=None)
+    other = ImageCaptioner(config, captioner.tokenizer, captioner.generation_config)
+    recorded = captioner.evaluation
+    other.evaluation = Evaluation(trained_on=recorded.trained_on, initialized_from=recorded.initialized_from)
     other.encoder.load_state_dict(captioner.encoder.state_dict())
     other.decoder.load_state_dict(captioner.decoder.state_dict())
     other.weights_license, other.card = captioner.weights_license, captioner.card
@@ -74,7 +75,7 @@ def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
     for reader in (captioner, reading_at(captioner, larger)):
         size = reader.config.image_size
         read[size] = reader, list(encoded(reader, [record.path for record in records]))
-        found.append(_trial(*read[size], records, captioner.config.search))
+        found.append(_trial(*read[size], records, captioner.generation_config))
     reader, grids = read[max(found, key=lambda trial: trial.product).image_size]
     combinations = list(itertools.product(BEAMS, LENGTH_PENALTIES, NO_REPEAT_NGRAMS))
     for beams, penalty, ngram in tqdm(combinations, desc="search", dynamic_ncols=True):
@@ -83,7 +84,7 @@ def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
         search = captioner.prepare_generation_config(
             {"num_beams": beams, "length_penalty": penalty, "no_repeat_ngram_size": ngram}
         )
-        if search != captioner.config.search:
+        if search != captioner.generation_config:
             found.append(_trial(reader, grids, records, search))
     return sorted(found, key=lambda trial: trial.product, reverse=True)
 
@@ -91,7 +92,7 @@ def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
 def _trial(
     captioner: ImageCaptioner, grids: Sequence[FeatureMap], records: Sequence[Record], search: GenerationConfig
 ) -> Trial:
-    captions = [best[0].text for grid in grids for best in captioner.caption_features(grid, search)]
+    captions = [caption.text for grid in grids for caption in captioner.caption_features(grid, search)]
     return Trial(captioner.config.image_size, search, score(captions, records, meteor=False), describe(captions))
 
 
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(trial.row() for trial in found))
         if options.write:
             tuned = reading_at(captioner, found[0].image_size)
-            tuned.config = dataclasses.replace(tuned.config, search=found[0].search)
+            tuned.generation_config = found[0].search
             tuned.save_pretrained(options.model)
     except (CheckpointError, ConfigError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,11 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_captioner import CaptionerConfig, CheckpointError, ConfigError, ImageCaptioner
-from hf_captioner.config import ATTENTIONS, DECODERS, DEFAULT_LAYERS, Results
+from hf_captioner.config import ATTENTIONS, DECODERS, DEFAULT_LAYERS
+from hf_captioner.hub.evaluation import Evaluation, Scores
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 
-FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
+FILES = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -108,8 +109,8 @@ def test_loading_needs_no_network_and_prints_nothing(
 def test_a_card_that_a_person_wrote_is_kept_and_one_that_nobody_touched_follows_the_results(
     tiny_captioner: ImageCaptioner, saved: Path, tmp_path: Path
 ) -> None:
-    results = Results("Flickr8k", "validation", {"CIDEr": 0.5271}, "PTB", "python -m hf_captioner.training.evaluate")
-    tiny_captioner.config = dataclasses.replace(tiny_captioner.config, results=results)
+    scores = Scores("Flickr8k", "validation", {"CIDEr": 0.5271}, "PTB", "python -m hf_captioner.training.evaluate")
+    tiny_captioner.evaluation = Evaluation(scores=(scores,))
     tiny_captioner.save_pretrained(saved)
     assert "| 52.7 |" in (saved / "README.md").read_text()
     (saved / "README.md").write_text("My own words.\n")
@@ -183,17 +184,23 @@ class Trap:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors; expected config\.json"),
-    "no words": (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer\.json; expected"),
-    "no config": (lambda f: (f / "config.json").unlink(), r"has no config\.json; expected"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"isn't a captioner: model\.safetensors is missing"),
+    "no words": (lambda f: (f / "tokenizer.json").unlink(), r"isn't a captioner: tokenizer\.json is missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"isn't a captioner: config\.json is missing"),
     "config not JSON": (lambda f: cut(f / "config.json", 0.5), r"config\.json is not readable JSON \(.*line"),
     "config not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), r"config\.json is not readable JSON"),
-    "config a list": (lambda f: (f / "config.json").write_text("[1]"), r"expects a JSON object; found list"),
+    "config a list": (
+        lambda f: (f / "config.json").write_text("[1]"),
+        r"config\.json expects a JSON object; found list",
+    ),
     "config of another library": (
         lambda f: (f / "config.json").write_text('{"model_type": "vit", "hidden_size": 768}'),
         r"another kind of model \(model_type 'vit', keys model_type, hidden_size\); expected one that",
     ),
-    "unknown key": (lambda f: change_config(f, hiden_size=16), r"unknown keys \['hiden_size'\]"),
+    "unknown key": (
+        lambda f: change_config(f, hiden_size=16),
+        r"CaptionerConfig has no 'hiden_size'; it has the keys vocabulary_size, encoder",
+    ),
     "wrong type": (lambda f: change_config(f, hidden_size="16"), r"CaptionerConfig\.hidden_size is '16'; expected int"),
     "a node that is not there": (lambda f: change_config(f, encoder_layer="layer9"), r"encoder_layer is 'layer9'"),
     "words and config differ": (
@@ -246,26 +253,25 @@ def test_a_checkpoint_that_is_not_whole_is_refused_in_one_sentence(saved: Path, 
 ABSURD: list[Any] = [None, True, "x", -1, 0, 10**12, 10**400, 1e308, -1e308, [], [-1] * 3, [1e300] * 3, {}, {"x": -1}]
 
 
-def test_whatever_stands_in_the_config_it_is_refused_or_harmless(saved: Path, image: Image.Image) -> None:
-    """Each field gone, and each of each kind of nonsense in its place."""
-    whole = json.loads((saved / "config.json").read_text())
+def test_whatever_stands_in_its_json_files_it_is_refused_or_harmless(saved: Path, image: Image.Image) -> None:
+    """Each key of each file gone, and each of each kind of nonsense in its place."""
     refused = 0
-    for name in (*whole, *(f"search {name}" for name in whole["search"])):
-        for value in (KeyError, *ABSURD):
-            config = json.loads(json.dumps(whole))
-            part = config["search"] if name.startswith("search ") else config
-            if value is KeyError:
-                del part[name.split()[-1]]
-            else:
-                part[name.split()[-1]] = value
-            (saved / "config.json").write_text(json.dumps(config))
-            try:
-                said = ImageCaptioner.from_pretrained(saved).caption(image, num_return_sequences=1).text
-            except (CheckpointError, ConfigError) as error:
-                said = str(error)
-                refused += 1
-            assert "\n" not in said and len(said) < 1000, (name, value)
-    assert refused > 300
+    for file in ("config.json", "generation_config.json"):
+        whole = json.loads((saved / file).read_text())
+        for name in whole:
+            for value in (KeyError, *ABSURD):
+                changed = {**whole, name: value}
+                if value is KeyError:
+                    del changed[name]
+                (saved / file).write_text(json.dumps(changed))
+                try:
+                    said = ImageCaptioner.from_pretrained(saved).caption(image, num_return_sequences=1).text
+                except (CheckpointError, ConfigError) as error:
+                    said = str(error)
+                    refused += 1
+                assert "\n" not in said and len(said) < 1000, (name, value)
+        (saved / file).write_text(json.dumps(whole))
+    assert refused > 250
 
 
 @pytest.mark.parametrize(
@@ -298,11 +304,11 @@ def test_a_tokenizer_that_does_not_fit_is_refused_at_once(
 def test_the_bundled_checkpoint_is_small_licensed_and_says_what_was_measured() -> None:
     captioner = ImageCaptioner.from_pretrained()
     folder = bundled_checkpoint()
-    assert set(contents(folder)) == {*FILES, "LICENSE"}
+    assert set(contents(folder)) == {*FILES, "evaluation.json", "LICENSE"}
     assert (folder / "model.safetensors").stat().st_size <= 64_000_000
     card = ModelCard.load(folder / "README.md")
     assert (card.data.license, card.data.license_link) == ("other", "LICENSE")
-    assert captioner.config.results is not None
+    (scores,) = captioner.evaluation.scores
     assert {result.metric_name: result.metric_value for result in card.data.eval_results} == {
-        name: pytest.approx(100 * value, abs=0.006) for name, value in captioner.config.results.scores.items()
+        name: pytest.approx(100 * value, abs=0.006) for name, value in scores.metrics.items()
     }

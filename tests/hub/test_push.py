@@ -11,18 +11,18 @@ import torch
 from huggingface_hub import ModelCard, close_session, constants
 from PIL import Image
 
-from hf_captioner import CaptionerConfig, CheckpointError, ImageCaptioner
-from hf_captioner.config import Results
+from hf_captioner import CaptionerConfig, CheckpointError, GenerationConfig, ImageCaptioner
 from hf_captioner.hub import packaged, push
 from hf_captioner.hub.card import is_generated, render_card
-from hf_captioner.hub.checkpoint import CHECKPOINT_FILES, MAX_FILE_BYTES
+from hf_captioner.hub.checkpoint import CHECKPOINT_FILES, MAX_FILE_BYTES, Description
+from hf_captioner.hub.evaluation import Evaluation, Scores
 from hf_captioner.hub.push import push_space
 from tests.hub.standin_hub import Repository, StandInHub, point_client_at
 
 # The client's upload of large files uses what its own HTTP library calls out of date.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
-RESULTS = Results(
+RESULTS = Scores(
     "Flickr8k",
     "validation",
     {"BLEU-4": 0.2146, "CIDEr": 0.5271},
@@ -52,9 +52,13 @@ def captioner(tiny_captioner: ImageCaptioner, tmp_path: Path) -> ImageCaptioner:
     return ImageCaptioner.from_pretrained(tmp_path / "saved")
 
 
-def measured(captioner: ImageCaptioner, results: Results) -> ImageCaptioner:
-    captioner.config = dataclasses.replace(captioner.config, results=results)
+def measured(captioner: ImageCaptioner, scores: Scores) -> ImageCaptioner:
+    captioner.evaluation = Evaluation(scores=(scores,))
     return captioner
+
+
+def described(config: CaptionerConfig, evaluation: Evaluation | None = None) -> Description:
+    return Description(config, GenerationConfig(), evaluation or Evaluation())
 
 
 def refusal(name: str | Path, **options: object) -> str:
@@ -81,7 +85,14 @@ def test_a_push_is_one_commit_of_exactly_the_checkpoint(online: StandInHub, capt
     repository = online.model("me/mine")
     (commit,) = repository.commits()
     assert (commit.title, repository.private) == ("First", True)
-    assert set(commit.files) == {"README.md", "config.json", "tokenizer.json", "model.safetensors", "LICENSE"}
+    assert set(commit.files) == {
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "LICENSE",
+    }
     assert commit.by_lfs == {"model.safetensors"}
     assert commit.files["LICENSE"].decode() == LICENCE
     assert CaptionerConfig.from_json(commit.files["config.json"].decode()) == captioner.config
@@ -116,7 +127,7 @@ def test_a_card_that_a_person_edited_stays_unless_asked(online: StandInHub, capt
     repository.commit("Edit the card", {"README.md": edited})
     measured(captioner, RESULTS).push_to_hub("me/mine")
     assert repository.files()["README.md"] == edited
-    assert b"0.5271" in repository.files()["config.json"]
+    assert b"0.5271" in repository.files()["evaluation.json"]
     captioner.push_to_hub("me/mine", overwrite_card=True)
     assert b"My own words" not in repository.files()["README.md"]
 
@@ -149,16 +160,15 @@ def test_a_branch_a_tag_or_a_pull_request(online: StandInHub, captioner: ImageCa
     captioner.push_to_hub("me/mine")
     repository = online.model("me/mine")
     repository.branches["v2"] = list(repository.commits())
-    short = dataclasses.replace(captioner.config.search, max_length=3)
-    captioner.config = dataclasses.replace(captioner.config, search=short)
-    captioner.push_to_hub("me/mine", revision="v2")
-    assert ImageCaptioner.from_pretrained("me/mine", revision="v2").config.search.max_length == 3
-    assert ImageCaptioner.from_pretrained("me/mine").config.search.max_length == 20
-    assert captioner.push_to_hub("me/mine", create_pr=True) == f"{online.url}/me/mine/discussions/1"
+    captioner.generation_config = dataclasses.replace(captioner.generation_config, max_length=3)
+    captioner.push_to_hub("me/mine", branch="v2")
+    assert ImageCaptioner.from_pretrained("me/mine", revision="v2").generation_config.max_length == 3
+    assert ImageCaptioner.from_pretrained("me/mine").generation_config.max_length == 20
+    assert captioner.push_to_hub("me/mine", create_pr=True).pr_url == f"{online.url}/me/mine/discussions/1"
     assert [len(repository.commits(name)) for name in ("main", "v2", "refs/pr/1")] == [1, 2, 2]
     assert refusal("me/mine", revision="v3") == "me/mine at revision v3: the Hub's repository has no such revision."
-    with pytest.raises(CheckpointError, match=r"me/mine at revision v3: .*no such revision"):
-        captioner.push_to_hub("me/mine", revision="v3")
+    with pytest.raises(CheckpointError, match=r"me/mine at branch v3: .*no such revision"):
+        captioner.push_to_hub("me/mine", branch="v3")
 
 
 def test_what_is_not_there_is_said_in_one_sentence(online: StandInHub) -> None:
@@ -190,7 +200,7 @@ def test_another_librarys_repository_is_refused_before_its_weights_are_fetched(o
 def test_a_repository_without_weights_names_them(online: StandInHub, captioner: ImageCaptioner) -> None:
     captioner.push_to_hub("me/mine")
     del online.model("me/mine").files()["model.safetensors"]
-    assert "has no model.safetensors; expected config.json, tokenizer.json" in refusal("me/mine")
+    assert refusal("me/mine") == "me/mine isn't a captioner: model.safetensors is missing."
 
 
 def test_tokens(online: StandInHub, captioner: ImageCaptioner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -286,7 +296,7 @@ def test_a_file_that_is_too_large_is_not_fetched(online: StandInHub, captioner: 
 
 
 def test_a_card_without_results_claims_none(tiny_config: CaptionerConfig) -> None:
-    card = ModelCard(render_card(tiny_config))
+    card = ModelCard(render_card(described(tiny_config)))
     assert card.data.eval_results is None and card.data.license is None
     assert "Nobody has measured this checkpoint yet" in card.text
     assert "does not record what it was trained on" in card.text
@@ -295,7 +305,7 @@ def test_a_card_without_results_claims_none(tiny_config: CaptionerConfig) -> Non
 
 @pytest.mark.parametrize(("old", "new"), [("", "\n"), ("## Licence", "## Terms"), ("Apache", "apache")])
 def test_any_edit_makes_a_card_a_persons_own(tiny_config: CaptionerConfig, old: str, new: str) -> None:
-    card = render_card(tiny_config)
+    card = render_card(described(tiny_config))
     assert is_generated(card)
     assert not is_generated(card.replace(old, new) if old else card + new)
 
@@ -329,7 +339,7 @@ def test_a_space_gets_the_page_and_the_package_in_one_commit(
         "app.py",
         "model_card.md",
         "hf_captioner/__init__.py",
-        *(f"hf_captioner/checkpoint/{name}" for name in ("README.md", *CHECKPOINT_FILES)),
+        *(f"hf_captioner/checkpoint/{name}" for name in (set(CHECKPOINT_FILES) - {"evaluation.json", "LICENSE"})),
     }
     assert commit.by_lfs == {"hf_captioner/checkpoint/model.safetensors"}
     (beside / "space" / "app.py").write_text("changed")

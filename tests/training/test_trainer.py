@@ -75,7 +75,7 @@ def test_the_loss_falls_and_the_run_leaves_what_it_promises(run: Path) -> None:
     assert (run / "curves.png").stat().st_size > 1000
     assert list((run / "tensorboard").iterdir())
     captioner = ImageCaptioner.from_pretrained(run / "best")
-    assert captioner.config.search.num_beams == 2
+    assert captioner.generation_config.num_beams == 2
     assert captioner.caption(generated(0)).text
 
 

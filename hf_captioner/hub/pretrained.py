@@ -1,0 +1,229 @@
+"""Loading, saving and pushing a captioner, as the Hub's users know it: a `PyTorchModelHubMixin` in earnest.
+
+Three public methods of the mixin are extended, each with all of its parameters: `from_pretrained` has a default and
+knows devices; `save_pretrained` writes whole or not at all, where the mixin deletes config.json before it has written
+another; `push_to_hub` makes one commit and keeps a card that a person wrote.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+import torch
+from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
+from torch import nn
+
+from hf_captioner.config import CaptionerConfig, GenerationConfig
+from hf_captioner.errors import CheckpointError, ConfigError, TokenizerError
+from hf_captioner.hub.card import is_generated, render_card
+from hf_captioner.hub.checkpoint import (
+    CARD,
+    LICENSE,
+    TOKENIZER,
+    WEIGHTS,
+    Description,
+    read_description,
+    read_text,
+)
+from hf_captioner.hub.download import resolve
+from hf_captioner.hub.evaluation import Evaluation
+from hf_captioner.hub.packaged import bundled_checkpoint
+from hf_captioner.hub.push import Patterns, push_folder
+from hf_captioner.hub.weights import as_float16, read_weights
+from hf_captioner.modeling.device import resolve_device, resolve_dtype
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
+
+FROM_THE_MIXIN = {"config", "revision", "token", "cache_dir", "local_files_only", "force_download"}
+"""What the mixin hands on to `_from_pretrained`, and `from_pretrained` has made use of."""
+
+
+class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-captioner", pipeline_tag="image-to-text"):
+    """What a captioner is made of beside its modules, and how these are loaded, saved and pushed."""
+
+    def __init__(
+        self, config: CaptionerConfig, tokenizer: CaptionTokenizer, generation_config: GenerationConfig | None = None
+    ) -> None:
+        """Raises ConfigError where the tokenizer does not fit the config."""
+        super().__init__()
+        if len(tokenizer) != config.vocabulary_size:
+            found = config.vocabulary_size
+            raise ConfigError(f"CaptionerConfig.vocabulary_size is {found}; expected the tokenizer's {len(tokenizer)}.")
+        self.config, self.tokenizer = config, tokenizer
+        self.generation_config = generation_config or GenerationConfig()
+        """What `caption` does where nothing else is asked."""
+        self.evaluation = Evaluation()
+        """What was measured of these weights."""
+        self.weights_license: str | None = None
+        """Text of the weights' own licence, saved beside them as LICENSE."""
+        self.card: str | None = None
+        """The model card that a person wrote for these weights; None where it is to be rendered."""
+        self.dtype = torch.float32
+        """What captions are computed in: float32, or bfloat16 or float16 by autocast; the weights stay float32."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    # -- loading -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        **model_kwargs: Any,
+    ) -> Self:
+        """Load the bundled checkpoint (None), a folder's, or a Hub repository's; in evaluation mode.
+
+        device: `auto` (CUDA where there is one), or a name or device of PyTorch's. dtype: `auto` (float32), `bfloat16`
+        or `float16`. Strict: config, words and weights must fit each other exactly; nothing is unpickled, and no
+        encoder's weights are downloaded. Raises CheckpointError and, for a device or dtype, ConfigError.
+        """
+        folder = bundled_checkpoint()
+        if pretrained_model_name_or_path is not None:
+            folder = resolve(
+                pretrained_model_name_or_path,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
+        config = read_description(folder).config  # else the mixin would read the file, and forgive it everything
+        return super().from_pretrained(folder, config=config, device=device, dtype=dtype, **model_kwargs)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        **model_kwargs: Any,
+    ) -> Self:
+        """Load a folder, which `from_pretrained` has resolved."""
+        unknown = sorted(model_kwargs.keys() - FROM_THE_MIXIN)
+        if unknown:
+            raise TypeError(f"from_pretrained() has no {', '.join(unknown)}; it has device, dtype and the Hub's own.")
+        place, precision, folder = resolve_device(device), resolve_dtype(dtype), Path(model_id)
+        description = read_description(folder)
+        try:
+            tokenizer = CaptionTokenizer.load(folder / TOKENIZER)
+            with torch.device("meta"):
+                captioner = cls(description.config, tokenizer, description.generation_config)
+        except (ConfigError, TokenizerError) as error:
+            raise CheckpointError(f"{folder} is not a whole captioner: {error}") from error
+        captioner._load_weights(folder / WEIGHTS)
+        captioner.evaluation, captioner.dtype = description.evaluation, precision
+        captioner.weights_license, card = read_text(folder / LICENSE), read_text(folder / CARD)
+        captioner.card = None if card is None or is_generated(card) else card
+        return captioner.to(memory_format=torch.channels_last).to(place).eval()
+
+    def _load_weights(self, path: Path) -> None:
+        """Fill this captioner, built on the meta device; a tied parameter stands in the file once."""
+        state = read_weights(path, {name: list(parameter.shape) for name, parameter in self.named_parameters()})
+        self.load_state_dict(state, strict=False, assign=True)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Make one parameter again of those that share their weights."""
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """Write the checkpoint's files (weights in float16, the card README.md and, if known, LICENSE).
+
+        A README.md there that a person wrote or edited is kept. repo_id: the Hub id that the card names, and where
+        `push_to_hub` pushes to, with `kwargs` as `push_to_hub` takes them; returns the commit's URL then.
+        Raises CheckpointError for weights that float16 cannot hold and for a folder that cannot be written; the files
+        that were there are then as they were.
+        """
+        folder = Path(save_directory)
+        card = {"repo_id": repo_id, **(model_card_kwargs or {})}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as staged:
+                super().save_pretrained(staged, config=kwargs.get("config"), model_card_kwargs=card)
+                own = read_text(folder / CARD)
+                kept = {CARD} if own is not None and not is_generated(own) else set()
+                for path in sorted(Path(staged).iterdir()):
+                    if path.name not in kept:
+                        os.replace(path, folder / path.name)
+        except OSError as error:
+            raise CheckpointError(f"{folder} cannot be written ({error}); what was there is as it was.") from error
+        if push_to_hub:
+            return self.push_to_hub(repo_id or folder.name, model_card_kwargs=model_card_kwargs, **kwargs)
+        return None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        texts = {**self.description.texts(), TOKENIZER: self.tokenizer.to_json()}
+        texts |= {LICENSE: self.weights_license} if self.weights_license is not None else {}
+        texts |= {CARD: self.card} if self.card is not None else {}
+        weights = safetensors.torch.save(as_float16(dict(self.named_parameters())), {"format": "pt"})
+        for name, content in {**{name: text.encode() for name, text in texts.items()}, WEIGHTS: weights}.items():
+            (save_directory / name).write_bytes(content)
+
+    @property
+    def description(self) -> Description:
+        """What the checkpoint's JSON files say."""
+        return Description(self.config, self.generation_config, self.evaluation)
+
+    def generate_model_card(self, *, repo_id: str | None = None) -> ModelCard:
+        """The card that `save_pretrained` writes where no person wrote one."""
+        return ModelCard(render_card(self.description, repo_id, license_text=self.weights_license))
+
+    # -- pushing -------------------------------------------------------------------------------------------------------
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Push captioner",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        overwrite_card: bool = False,
+        model_card_kwargs: Mapping[str, Any] | None = None,
+        allow_patterns: Patterns = None,
+        ignore_patterns: Patterns = None,
+        delete_patterns: Patterns = None,
+        **kwargs: Any,
+    ) -> CommitInfo:
+        """Push what `save_pretrained` writes to the Hub in one commit; a string, its URL (`pr_url` the pull request's).
+
+        A card on the Hub that a person wrote or edited stays as it is, unless `overwrite_card`. Raises CheckpointError.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, repo_id=repo_id, model_card_kwargs=model_card_kwargs, **kwargs)
+            return push_folder(
+                Path(folder),
+                repo_id,
+                private=private,
+                token=token,
+                branch=branch,
+                commit_message=commit_message,
+                create_pr=bool(create_pr),
+                overwrite_card=overwrite_card,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
+                delete_patterns=delete_patterns,
+            )

@@ -1,0 +1,70 @@
+"""model.safetensors: read strictly, stored in float16; nothing is ever unpickled."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hf_captioner.errors import CheckpointError
+
+STORED = ("BF16", "F16", "F32")
+"""Number formats that a checkpoint may hold; it is saved as F16 and computed as float32."""
+
+
+def read_weights(path: Path, wanted: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Exactly the tensors wanted (name -> shape), as float32; the header is checked before any tensor is read.
+
+    Raises CheckpointError where the file is no whole safetensors file, holds other tensors, or numbers not finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}
+            _check_header(path, wanted, {n: (s.get_shape(), s.get_dtype()) for n, s in found.items()})
+            state = {name: file.get_tensor(name).float() for name in wanted}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is {_what_it_is(path, error)}.") from error
+    broken = _not_finite(state)
+    if broken:
+        raise CheckpointError(f"{path} holds numbers that are not finite in {broken}; take an earlier checkpoint.")
+    return state
+
+
+def as_float16(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are stored. Raises CheckpointError for numbers that float16 cannot hold."""
+    weights = {name: tensor.detach().half().contiguous().cpu() for name, tensor in tensors.items()}
+    broken = _not_finite(weights)
+    if broken:
+        raise CheckpointError(f"Nothing is saved: float16 cannot hold the numbers in {broken}; training diverged.")
+    return weights
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str:
+    """The names of the tensors that hold a NaN or an infinity."""
+    return ", ".join(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+
+
+def _check_header(path: Path, wanted: dict[str, list[int]], found: dict[str, tuple[list[int], str]]) -> None:
+    """Raise CheckpointError unless the file holds exactly the tensors wanted, in their shapes, as floats."""
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is not part of this captioner" for name in found if name not in wanted]
+    for name, (shape, kind) in found.items():
+        if name in wanted and list(shape) != wanted[name]:
+            problems.append(f"{name} has shape {list(shape)}, expected {wanted[name]}")
+        elif name in wanted and kind not in STORED:
+            problems.append(f"{name} is {kind}, expected one of {', '.join(STORED)}")
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{path} does not fit config.json: {'; '.join(problems[:3])}{more}.")
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """Why a file cannot be read as safetensors; a whole one has a brace as its ninth byte."""
+    if isinstance(error, OSError):
+        return f"not readable ({error})"
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith((b"PK\x03\x04", b"\x80")) and head[8:] != b"{":
+        return "a pickle, which is never loaded; expected safetensors, as save_pretrained writes it"
+    if head == b"version h":
+        return "a Git LFS pointer and not the weights themselves; run `git lfs pull`"
+    return f"no whole safetensors file ({error}); download or save it again"
