@@ -7,7 +7,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -31,8 +31,6 @@ READER_THREADS = 2
 ENCODER_MICROBATCH = 8
 """Encoder micro-batch on CPU; 8 is a quarter faster than 32 (measured with 1 MB of L2 a core)."""
 
-AnyImage = TypeVar("AnyImage", bound=ImageSource)
-
 
 class ImageCaptioner(PreTrainedCaptioner):
     """An encoder, a decoder and a tokenizer: an image in, a sentence with its attention out.
@@ -54,8 +52,8 @@ class ImageCaptioner(PreTrainedCaptioner):
     def tie_weights(self) -> None:
         self.decoder.tie_weights()
 
-    @overload
-    def caption(
+    @overload  # a string is a sequence of strings, too
+    def caption(  # type: ignore[overload-overlap]
         self,
         images: ImageSource,
         *,
@@ -67,7 +65,7 @@ class ImageCaptioner(PreTrainedCaptioner):
     @overload
     def caption(
         self,
-        images: list[AnyImage] | tuple[AnyImage, ...],
+        images: Sequence[ImageSource],
         *,
         batch_size: int = 32,
         progress: bool = False,
@@ -77,7 +75,7 @@ class ImageCaptioner(PreTrainedCaptioner):
     def caption(
         self, images: Any, *, batch_size: int = 32, progress: bool = False, **generation: Unpack[GenerationOptions]
     ) -> Caption | list[Caption]:
-        """Caption one image, or a list or tuple of them in the same order.
+        """Caption one image, or a sequence of them in the same order.
 
         images: a path, bytes, a binary file object, a Pillow image or an array (H, W, 3) or (H, W) of uint8.
         progress: a bar on stderr. generation: fields of GenerationConfig; the others are as `generation_config` says.
@@ -85,7 +83,7 @@ class ImageCaptioner(PreTrainedCaptioner):
         Raises ImageError for an image that cannot be read, ConfigError for settings that make no sense, TypeError for a
         keyword that GenerationConfig does not have.
         """
-        several = isinstance(images, list | tuple)
+        several = isinstance(images, Sequence) and not isinstance(images, str | bytes)
         given = images if several else [images]
         captions = []
         with contextlib.closing(

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from huggingface_hub import close_session, constants
 
-from tests.hub.standin_repository import Commit, FileShard, Repository, is_large, object_id
+from tests.hub.standin_repository import Commit, Files, Repository, is_large, object_id
 
 TOKEN = "hf_standin"
 USER = "me"
@@ -254,8 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
     def commit(self, kind: str, repo_id: str, revision: str) -> _Answer:
         repository = self._repository(kind, repo_id)
         parents = self._commits(repository, revision)
-        files: FileShard = {}
-        by_lfs, title = set(), ""
+        files: Files = {}
+        by_lfs, deleted, title = set(), set(), ""
         for line in self.body.splitlines():
             key, value = (item := json.loads(line))["key"], item["value"]
             if key == "header":
@@ -265,6 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif key == "lfsFile":
                 files[value["path"]] = self.hub.large[value["oid"]]
                 by_lfs.add(value["path"])
+            elif key == "deletedFile":
+                deleted.add(value["path"])
             else:
                 raise _Refused(400, f"the stand-in does not know {key}")
         pull_request = {}
@@ -273,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             revision = f"refs/pr/{number}"
             repository.branches[revision] = list(parents)
             pull_request = {"pullRequestUrl": f"{self.hub.url}/{repo_id}/discussions/{number}"}
-        made = repository.commit(title, files, revision=revision, by_lfs=by_lfs)
+        made = repository.commit(title, files, revision=revision, by_lfs=by_lfs, deleted=deleted)
         url = f"{self.hub.url}/{repo_id}/commit/{made.sha}"
         return _Answer.json({"success": True, "commitOid": made.sha, "commitUrl": url, **pull_request})
 

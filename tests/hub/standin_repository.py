@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 BINARY = (".safetensors", ".png", ".jpg", ".jpeg", ".webp")
 """What goes by Git LFS, beside everything of 10 MB or more."""
 
-FileShard = dict[str, bytes]
+Files = dict[str, bytes]
 
 
 def is_large(path: str, size: int) -> bool:
@@ -17,7 +17,7 @@ def is_large(path: str, size: int) -> bool:
 class Commit:
     sha: str
     title: str
-    files: FileShard
+    files: Files
     """Every file of the repository after it."""
     by_lfs: set[str]
     """Paths in this commit that came by Git LFS."""
@@ -39,15 +39,24 @@ class Repository:
                     return commits[: index + 1]
         raise KeyError(revision)
 
-    def files(self, revision: str = "main") -> FileShard:
+    def files(self, revision: str = "main") -> Files:
         commits = self.commits(revision)
         return commits[-1].files if commits else {}
 
-    def commit(self, title: str, files: FileShard, *, revision: str = "main", by_lfs: set[str] | None = None) -> Commit:
+    def commit(
+        self,
+        title: str,
+        files: Files,
+        *,
+        revision: str = "main",
+        by_lfs: set[str] | None = None,
+        deleted: set[str] | None = None,
+    ) -> Commit:
         """Add a commit; in a test, what another person did on the Hub."""
         commits = self.commits(revision)
         sha = hashlib.sha1(f"{title}{len(commits)}{sorted(files)}{id(self)}".encode()).hexdigest()
-        commits.append(Commit(sha, title, {**self.files(revision), **files}, by_lfs or set()))
+        kept = {path: content for path, content in self.files(revision).items() if path not in (deleted or ())}
+        commits.append(Commit(sha, title, {**kept, **files}, by_lfs or set()))
         return commits[-1]
 
 
