@@ -1,4 +1,4 @@
-"""Attention drawn over an image: an (h, w) array becomes light on the image it belongs to."""
+"""Attention maps (h, w) as heatmaps over the image: bright where the model looked."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 WARM = np.array([255.0, 176.0, 32.0])
 """The tint of full attention, RGB."""
 DIMMED = 0.4
-"""Brightness of what was not looked at."""
+"""Brightness where the model did not look."""
 TILE = 240
 """Longest side of a contact sheet's tile, in pixels."""
 COLUMNS = 4
@@ -33,7 +33,7 @@ def overlay(image: Image.Image, attention: np.ndarray, *, strength: float = 1.0)
 
 
 def contact_sheet(image: Image.Image, tiles: Sequence[tuple[str, np.ndarray]], *, title: str = "") -> Image.Image:
-    """The image, then an overlay for each (label, attention), in rows of four; at most 1,020 pixels wide."""
+    """The image, then an overlay for each (label, attention), in rows of four, at most 1,020 pixels wide."""
     small = image.convert("RGB")
     small.thumbnail((TILE, TILE))
     images = [(small, "")] + [(overlay(small, attention), label) for label, attention in tiles]

@@ -23,27 +23,27 @@ from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import ImageError
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
-"""A path, a file's bytes, a Pillow image, or an array (H, W, 3) or (H, W) of uint8."""
+"""A path, a file's bytes, a binary file object, a Pillow image, or an array (H, W, 3) or (H, W) of uint8."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 """What counts as an image in a folder; a path given by name is always tried."""
 
 MAX_FILE_BYTES = 400_000_000
-"""Bytes of an image's file; one of more is not read."""
+"""A larger file is not read."""
 
 FORBIDDEN_FORMATS = {"EPS", "IPTC"}
 """Formats that Pillow reads and we do not: EPS is run by an outside program, and IPTC may hold an EPS."""
 
 MAX_PIXELS_BY_FORMAT = {"JPEG2000": 10_000_000}
-"""Most pixels of a format whose decoder would else take more than five seconds (10 at 22 million, lossless)."""
+"""Limits for formats whose decoder would take more than five seconds (10 s at 22 million pixels, lossless)."""
 
 WHITE = (255, 255, 255)
 
 TILE = 1024
-"""The side of what is converted at a time where a conversion takes several copies."""
+"""Side of the tiles, in pixels, in which conversions that make several copies go through an image."""
 
 PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-"""A filter of warnings: those that Pillow's modules issue."""
+"""A warnings filter that ignores what Pillow's modules issue."""
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,11 +54,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each orientation that EXIF knows."""
+"""EXIF orientation -> the transposition that undoes it."""
 
 
 def open_image(source: ImageSource, *, min_side: int | None = None) -> Image.Image:
-    """The image as a person would see it: upright, RGB, transparent parts white, an animation's first frame.
+    """The image as a person sees it: upright, RGB, transparent parts white; an animation's first frame.
 
     With `min_side`, a JPEG may be decoded at a reduced scale, its sides still at least this many pixels.
 
@@ -87,16 +87,16 @@ def open_image(source: ImageSource, *, min_side: int | None = None) -> Image.Ima
 
 
 def read_pixels(source: ImageSource, config: CaptionerConfig) -> Tensor:
-    """`preprocess(open_image(source))`, from twice the size needed: of that the antialiased resize sees enough."""
+    """`preprocess(open_image(source))`; a JPEG is decoded at no less than twice the size, enough for antialiasing."""
     return preprocess(open_image(source, min_side=2 * config.image_size), config)
 
 
 def preprocess(image: Image.Image, config: CaptionerConfig) -> Tensor:
-    """RGB image -> (3, S, S) float32: the whole of it resized to S x S, nothing cropped, then normalised."""
+    """RGB image -> (3, S, S) float32: resized to S x S as a whole, nothing cropped, then normalised."""
     size = (config.image_size, config.image_size)
     if image.size != size:
         image = image.resize(size, Image.Resampling.BILINEAR)
-    # NumPy, for it leaves the processor's other cores to the encoder; a row at a time, for three numbers are too few.
+    # NumPy leaves the other cores to the encoder; whole rows, since three numbers at a time are slow.
     pixels = np.asarray(image).reshape(config.image_size, -1).astype(np.float32)
     pixels -= np.tile(np.array(config.image_mean, np.float32) * 255, config.image_size)
     pixels /= np.tile(np.array(config.image_std, np.float32) * 255, config.image_size)
@@ -104,8 +104,7 @@ def preprocess(image: Image.Image, config: CaptionerConfig) -> Tensor:
 
 
 def occlude(pixels: Tensor, cells: Tensor) -> Tensor:
-    """pixels (3, S, S) and R masks (R, h, w), whose cells divide the image evenly -> (R, 3, S, S): the
-    image's mean colour wherever a cell is true."""
+    """Pixels (3, S, S), masks (R, h, w) -> (R, 3, S, S): the image's mean colour wherever a mask's cell is true."""
     hidden = torch.nn.functional.interpolate(cells[:, None].float(), pixels.shape[1:], mode="nearest").bool()
     return torch.where(hidden, pixels.mean((1, 2), keepdim=True), pixels)
 
@@ -178,7 +177,7 @@ def _decode(raw: io.RawIOBase | io.BytesIO, name: str, size: int, min_side: int 
 
 
 class HeaderBudgetReader(io.BufferedReader):
-    """A file whose header cannot be read over and over.
+    """A file whose header can only be read so often.
 
     The tags of a TIFF directory may all point at the same bytes, and Pillow copies these for each: a file of 400 kB
     becomes gigabytes. EXIF, and what holds several JPEGs together, are such directories too.
@@ -204,7 +203,7 @@ class HeaderBudgetReader(io.BufferedReader):
 
 
 def _repeats(directory: bytes) -> bool:
-    """Whether the tags of an EXIF directory say that they hold far more than there is."""
+    """Whether the tags of an EXIF directory claim far more bytes than there are."""
     order = "<" if directory[:2] == b"II" else ">"
     try:
         start = struct.unpack_from(order + "I", directory, 4)[0]
@@ -262,7 +261,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """16- and 32-bit grey to 8 bits: Pillow's own conversion would clip everything above 255 to white."""
+    """16- and 32-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
     extremes = [(values.min(), values.max()) for values in (_finite(tile) for _, tile in _tiles(image))]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     if image.mode == "F" or low < 0 or high > 65535:
@@ -284,7 +283,7 @@ def _finite(tile: Image.Image) -> np.ndarray:
 
 
 def _tiles(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
-    """The image's tiles with where their upper left corners are."""
+    """The image's tiles with their upper left corners."""
     for top in range(0, image.height, TILE):
         for left in range(0, image.width, TILE):
             corner = min(left + TILE, image.width), min(top + TILE, image.height)
@@ -293,7 +292,7 @@ def _tiles(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Nothing that Pillow warns of is shown or raised: what matters becomes an ImageError.
+    """Ignore Pillow's warnings; what matters becomes an ImageError.
 
     warnings.catch_warnings would at its end put back the filters of its beginning, and so undo what other threads
     have done to them meanwhile. Here each thread adds one entry to a list and takes one off the same list.

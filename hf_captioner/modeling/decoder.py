@@ -1,6 +1,6 @@
 """Attention and recurrent cells: from a feature map and the words so far to the next word's probabilities.
 
-`step` (one word, for search) and `teacher_forced` (all words, for training) share every formula.
+`step` (one word, for generation) and `teacher_forced` (all words, for training) share every formula.
 """
 
 from dataclasses import dataclass
@@ -43,15 +43,15 @@ class ProjectedFeatures:
 
 @dataclass(frozen=True)
 class DecoderState:
-    """Everything a hypothesis carries from word to word; the rows come first in every tensor but the images'."""
+    """What the hypotheses carry from word to word: R rows in every tensor but the features."""
 
     features: ProjectedFeatures
     """Projected features, once per image; its K = R / B hypotheses are consecutive rows."""
     recurrent: RecurrentState
     context: Tensor
-    """x (R, d): what was attended to for the last word; zero before the first."""
+    """x (R, d): the context of the last word; zero before the first."""
     gates: Tensor
-    """(R, t, 4b) what the backward cell makes of each word read so far, before its own state comes in."""
+    """(R, t, 4b): what each word so far contributes to the backward cell's gates."""
 
     def select(self, rows: Tensor) -> "DecoderState":
         """The state whose row i is this one's row rows[i]."""
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         a_t      = softmax(k . W_q q_t / sqrt(d))
         x_t      = sigmoid(W_g q_t) * sum_i a_ti v_i
         p(w_t)   = softmax(E' tanh(W_o [q_t; x_t; E(w_{t-1})]))
-    With `attention: none` there is no x_t, and the attention reported is even.
+    With `attention: none` there is no x_t, and the attention reported is uniform.
     """
 
     def __init__(self, config: CaptionerConfig, channels: int) -> None:
@@ -109,12 +109,12 @@ class Decoder(nn.Module):
         self.tie_weights()
 
     def tie_weights(self) -> None:
-        """Let the output layer have the word embeddings as its weights, where the config says so."""
+        """Tie the output layer's weights to the word embeddings where the config says so."""
         if self.is_tied:
             self.output.weight = self.embedding.weight
 
     def start(self, feature_map: FeatureMap) -> DecoderState:
-        """The state before any word: one row an image. The first `step` then gets the start token."""
+        """The state before the first word, one row per image; the first `step` then gets the start token."""
         features, recurrent = self._project(feature_map)
         rows, _, d = features.values.shape
         gates = 4 * self.backward_cell.hidden_size if self.backward_cell is not None else 0
@@ -123,7 +123,7 @@ class Decoder(nn.Module):
         )
 
     def step(self, words: Tensor, state: DecoderState) -> DecoderOutput:
-        """Read one word (R,) a row; give the next word's log-probabilities and where the model looked for it."""
+        """Read one word per row, words (R,); return the next word's log-probabilities and attention."""
         embedded, gates, backward = self.embedding(words), state.gates, None
         if self.backward_cell is not None:
             gates = torch.cat([gates, self._backward_gates(embedded)[:, None]], 1)
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
     def teacher_forced(
         self, feature_map: FeatureMap, words: Tensor, lengths: Tensor
     ) -> tuple[PackedSequence, PackedSequence]:
-        """Every next word's logits at once, each from the true words before it.
+        """Logits of every next word at once, each given the true words before it.
 
         feature_map: B images. words (R, T): start token first, R = B * K captions in the images' order.
         lengths (R,) on the CPU: how many of each row's words are read. Returns packed logits (., V) and attention
@@ -182,11 +182,11 @@ class Decoder(nn.Module):
         return features, tuple(torch.tanh(part(mean)) for part in self.initial)
 
     def _backward_lock_step(self, embedded: tuple[Tensor, ...], sizes: list[int]) -> list[Tensor | None]:
-        """b_t for every place t of every row, without a padded step.
+        """b_t of every position t of every row, without padding.
 
-        embedded[t] (sizes[t], d) holds word t of the rows long enough, longest row first. The prefixes are ordered
-        by position, the last first; at lock-step k each reads the word k places before its end, and those of
-        length k + 1, the tail of the order, are done: they are exactly place k of the rows.
+        embedded[t] (sizes[t], d): word t of the rows that are long enough, longest row first. Prefixes are sorted
+        longest first. At step k each reads the word k places before its end; those of length k + 1 are then finished:
+        the last sizes[k] rows.
         """
         if self.backward_cell is None:
             return [None] * len(sizes)
@@ -195,7 +195,7 @@ class Decoder(nn.Module):
         h = c = embedded[0].new_zeros(sum(sizes), self.backward_cell.hidden_size)
         done: list[Tensor | None] = []
         for k in range(places):
-            # The prefix that ends at place t reads place t - k; only the rows that have a place t read on.
+            # The prefix that ends at position t reads position t - k; only rows with a position t go on.
             read = torch.cat([gates[t - k][: sizes[t]] for t in range(places - 1, k - 1, -1)])
             h, c = self._backward(read, h, c)
             running = len(h) - sizes[k]
@@ -204,12 +204,12 @@ class Decoder(nn.Module):
         return done
 
     def _backward_gates(self, embedded: Tensor) -> Tensor:
-        """The backward cell's half that depends on the word alone (R, 4b), so computed once a word."""
+        """What words contribute to the backward cell's gates (R, 4b); independent of the state, so computed once."""
         w_ih, b_ih, b_hh = (self._of_backward(name) for name in ("weight_ih", "bias_ih", "bias_hh"))
         return linear(embedded, w_ih, b_ih + b_hh)
 
     def _backward(self, read: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One place of the backward cell: the gates of the word read (R, 4b) and its state before -> after."""
+        """One step of the backward cell: a word's gates (R, 4b) and the state before -> the state after."""
         return _lstm(read + linear(h, self._of_backward("weight_hh")), c)
 
     def _of_backward(self, name: str) -> Tensor:
@@ -223,13 +223,18 @@ class Decoder(nn.Module):
         backward: Tensor | None,
         features: ProjectedFeatures,
     ) -> tuple[RecurrentState, Tensor, Tensor, Tensor]:
-        """One place: the new recurrent, q_t, x_t and a_t of each row."""
+        """One step: the new recurrent state, q_t, x_t and a_t of each row."""
         if self.attends:
             embedded = torch.cat([embedded, context.to(embedded.dtype)], 1)
         recurrent = self._forward(embedded, recurrent)
         query = recurrent[0] if backward is None else torch.cat([recurrent[0], backward], 1)
         if not self.attends:
-            return recurrent, query, context, _even(features).repeat_interleave(len(query) // len(features.values), 0)
+            return (
+                recurrent,
+                query,
+                context,
+                _uniform(features).repeat_interleave(len(query) // len(features.values), 0),
+            )
         asked = linear(query, self.query.weight).unflatten(0, (len(features.keys), -1))  # (B, K, d)
         scores = torch.bmm(asked, features.keys.transpose(1, 2)).float()
         if features.mask is not None:
@@ -244,7 +249,7 @@ class Decoder(nn.Module):
         )
 
     def _forward(self, read: Tensor, recurrent: RecurrentState) -> RecurrentState:
-        """One place of the forward cell, as torch's LSTMCell or GRUCell defines it."""
+        """One step of the forward cell, as torch's LSTMCell or GRUCell defines it."""
         cell = self.forward_cell
         of_input = linear(read, cell.weight_ih, cell.bias_ih)
         of_state = linear(recurrent[0], cell.weight_hh, cell.bias_hh)
@@ -261,14 +266,14 @@ class Decoder(nn.Module):
 
 
 def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The gates (R, 4d) and c before (R, d) -> h and c after, in torch.nn.LSTM's order of the gates."""
+    """Gates (R, 4d), in torch.nn.LSTM's order, and c before (R, d) -> h and c after."""
     i, f, g, o = gates.chunk(4, 1)
     c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def _even(features: ProjectedFeatures) -> Tensor:
-    """Attention of a decoder that has none: the same on every real cell."""
+def _uniform(features: ProjectedFeatures) -> Tensor:
+    """Uniform attention (B, N) over the real cells, for a decoder without attention."""
     real = torch.ones_like(features.values[:, :, 0], dtype=torch.float32)
     if features.mask is not None:
         real = real * features.mask

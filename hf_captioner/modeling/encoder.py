@@ -20,7 +20,7 @@ BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": Fa
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What the encoder saw: values (B, N, C) with N = height * width cells, row by row from the top left."""
+    """values (B, N, C): N = height * width cells, row by row from the top left."""
 
     values: Tensor
     height: int
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         return FeatureMap(features.flatten(2).transpose(1, 2), features.shape[2], features.shape[3])
 
     def load_backbone(self, source: str | Path) -> None:
-        """Load ImageNet weights in torchvision's names: a local safetensors file, or `torchvision` to download its own.
+        """Load ImageNet weights in torchvision's names: a safetensors file, or `torchvision` to download its own.
 
         Raises BackboneError where they are not reached or are not exactly this backbone's tensors.
         """
@@ -97,7 +97,7 @@ class Encoder(nn.Module):
         self.network.load_state_dict(_cut(backbone, self.config).state_dict())
 
     def unfreeze_from(self, first: str | None) -> None:
-        """Make trainable the parameters from the module `first` on (`layer2`, `features.17`, ...); None: none."""
+        """Unfreeze the parameters from the module `first` on (`layer2`, `features.17`, ...); None freezes all."""
         names = [name for name, _ in self.network.named_parameters()]
         start = next((i for i, name in enumerate(names) if first and name.startswith(f"{first}.")), None)
         if first and start is None:
@@ -122,7 +122,7 @@ class _InceptionScale(nn.Module):
 
 
 def _cut(backbone: nn.Module, config: CaptionerConfig) -> nn.Sequential:
-    """The backbone up to the config's node, batch norm folded: (B, 3, S, S) -> (B, C, h, w).
+    """The network up to the config's layer, with batch norm folded: (B, 3, S, S) -> (B, C, h, w).
 
     Up to their pooling the four networks are chains of their modules, so no tracing is needed: torch.fx would replace
     every module's call while it traces, also in other threads.
@@ -135,13 +135,13 @@ def _cut(backbone: nn.Module, config: CaptionerConfig) -> nn.Sequential:
             break
         if name != "AuxLogits":  # Inception's second head, beside the chain
             steps[name] = module
-    node = str(config.encoder_layer)
-    first, _, rest = node.partition(".")
+    layer = str(config.encoder_layer)
+    first, _, rest = layer.partition(".")
     last = steps.get(first)
     inner = dict(last.named_children()) if isinstance(last, nn.Sequential) else {}
     if last is None or (rest and rest not in inner):
         raise ConfigError(
-            f"CaptionerConfig.encoder_layer is {node!r}; {config.encoder} has the nodes {', '.join(inner or steps)}."
+            f"CaptionerConfig.encoder_layer is {layer!r}; {config.encoder} has the layers {', '.join(inner or steps)}."
         )
     if rest:
         steps[first] = _up_to(rest, inner)

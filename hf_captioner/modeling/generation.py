@@ -1,11 +1,12 @@
-"""Greedy, beam, diverse beam search and sampling, for all images and hypotheses at once.
+"""Greedy, beam and diverse beam search and sampling, over the hypotheses of all images at once.
 
-One loop serves them all. Each image has G groups of k hypotheses (K = G * k):
+One loop does them all. Each image has G groups of k hypotheses (K = G * k):
     greedy          G = 1, k = 1
     beam            G = 1, k = beams
     diverse beam    G = num_beam_groups, k = beams / num_beam_groups; a group avoids the words earlier groups chose
     sampling        G = num_return_sequences, k = 1; the choice is by perturbed log-probabilities (Gumbel-max)
-A group is done when k of its hypotheses have ended. Nothing here knows of images: a stepper is anything with `step`.
+A group is done when k of its hypotheses are finished. Nothing here knows of images: `DecoderStep` is anything that has
+`step`.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class StepResult(Protocol):
 
 class DecoderStep(Protocol):
     def step(self, words: Tensor, state: Any, /) -> StepResult:
-        """Read words (R,); give log_probs (R, V) of the next word, attention (R, N) and the new state."""
+        """Read words (R,); return log_probs (R, V) of the next word, attention (R, N) and the new state."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,22 @@ class Hypothesis:
     attention: Tensor
     """(T, N)"""
     alternatives: list[list[tuple[int, float]]]
-    """For each place the likeliest ids with their probabilities, best first."""
+    """The most probable ids at each position with their probabilities, best first."""
 
 
 @dataclass(frozen=True)
 class FinishedHypotheses:
-    """The ended hypotheses of each group, (B, G, k) each: empty places have the score NEG_INF."""
+    """The k best finished hypotheses of each group, (B, G, k) each; an empty slot has the score NEG_INF."""
 
     score: Tensor
     place: Tensor
-    """Number of words: the step whose row ended."""
+    """Number of words, which is the step at which the row finished."""
     row: Tensor
     """Which of the K hypotheses of that step."""
     finished: Tensor
 
     def add(self, other: "FinishedHypotheses") -> "FinishedHypotheses":
-        """The best k of both; one that has finished goes before one that was cut."""
+        """The best k of both; a finished one goes before one that was cut at max_length."""
         parts = zip(vars(self).values(), vars(other).values(), strict=True)
         score, place, row, finished = (torch.cat(part, -1) for part in parts)
         order = (score.double() - 1e6 * ~finished).topk(self.score.shape[-1]).indices
@@ -76,35 +77,37 @@ class FinishedHypotheses:
     def select(self, images: Tensor) -> "FinishedHypotheses":
         return FinishedHypotheses(*(part[images] for part in vars(self).values()))
 
-    def spread(self, running: Tensor, images: int) -> "FinishedHypotheses":
-        """The pool of all images, empty but for those that are still running (A,)."""
-        score, *rest = (_spread(part, running, images) for part in vars(self).values())
+    def scatter(self, running: Tensor, images: int) -> "FinishedHypotheses":
+        """Scatter from the running images (A,) to all of them; the others' slots are empty."""
+        score, *rest = (_scatter(part, running, images) for part in vars(self).values())
         done = torch.ones(images, dtype=torch.bool, device=score.device).index_fill(0, running, False)
         return FinishedHypotheses(score.masked_fill(done[:, None, None], NEG_INF), *rest)
 
     def closed(self, total: Tensor) -> Tensor:
-        """(B, G) bool: the groups that are done, because the pool is full or no running hypothesis is possible."""
+        """(B, G) bool: groups that are done, because they are full or no running hypothesis is possible."""
         return (self.score.min(-1).values > NEG_INF) | (total.max(-1).values == NEG_INF)
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step chose and saw, to be read backward at the end; (B, K) each unless said otherwise. What is said of
-    images that were done before the step means nothing."""
+    """What one step chose, for the backtracking at the end; (B, K) each unless stated otherwise.
+
+    Entries of images finished before this step are undefined.
+    """
 
     words: Tensor
     parents: Tensor
-    """Which hypothesis of this step each chosen word continues."""
+    """The hypothesis that each chosen word continues."""
     log_probs: Tensor
     attention: Tensor
-    """(B, K, N) of this step's hypotheses, before the choice."""
+    """(B, K, N), of the hypotheses before the choice."""
     likeliest: Tensor
-    """(B, K, A) the largest probabilities of this step's hypotheses, before the choice."""
+    """(B, K, A): the largest log-probabilities of the hypotheses before the choice."""
     likeliest_ids: Tensor
 
-    def spread(self, running: Tensor, images: int) -> "StepRecord":
-        """The trace of all images, of one of those that are still running (A,)."""
-        return StepRecord(*(_spread(part, running, images) for part in vars(self).values()))
+    def scatter(self, running: Tensor, images: int) -> "StepRecord":
+        """Scatter from the running images (A,) to all of them."""
+        return StepRecord(*(_scatter(part, running, images) for part in vars(self).values()))
 
 
 @torch.inference_mode()
@@ -121,11 +124,10 @@ def generate(
     """For each image its `num_return_sequences` best captions, best first.
 
     start (B,): the start token for each of the state's B rows. banned: ids that never occur. prefix: ids that every
-    caption begins with; the model reads them like words of its own, and they count towards max_length. Where the rules
-    leave no word possible, the caption ends there. An image's result does not depend on the others: sampling draws
-    the same noise for each. Sampled captions may be equal to each other where the model is sure; beam search returns
-    fewer than `num_return_sequences` where there are not as many different ones.
-    Raises ValueError where prefix is longer than max_length.
+    caption begins with; the model reads them like its own words, and they count towards max_length. A caption ends
+    where the settings leave no word possible. An image's result does not depend on the others: sampling draws the same
+    noise for each. Sampled captions may be equal; beam search returns fewer than `num_return_sequences` where it does
+    not find as many different ones. Raises ValueError for a prefix longer than max_length.
     """
     if len(prefix) > config.max_length:
         raise ValueError(
@@ -155,7 +157,7 @@ class _Generation:
         total = torch.full((images, self.groups, self.size), NEG_INF, device=device)
         total[:, :, 0] = 0.0
         nothing = torch.zeros_like(total, dtype=torch.long)
-        pool, traces = (
+        pool, records = (
             FinishedHypotheses(torch.full_like(total, NEG_INF), nothing, nothing, nothing.bool()),
             list[StepRecord](),
         )
@@ -164,10 +166,10 @@ class _Generation:
             closed = pool.select(running).closed(total)
             allowed = self._allowed(log_probs, words).view(*total.shape, -1)
             ended, chosen, parents, total = self._choose(allowed, total, closed, words.shape[1])
-            pool = pool.add(ended.spread(running, images))
+            pool = pool.add(ended.scatter(running, images))
             picked = (torch.arange(len(running), device=device)[:, None] * width + parents).flatten()
             likeliest = log_probs.topk(min(self.config.num_alternatives, log_probs.shape[1]))
-            trace = StepRecord(
+            record = StepRecord(
                 chosen,
                 parents,
                 log_probs[picked, chosen.flatten()].view(chosen.shape),
@@ -175,7 +177,7 @@ class _Generation:
                 likeliest.values.view(*chosen.shape, -1),
                 likeliest.indices.view(*chosen.shape, -1),
             )
-            traces.append(trace.spread(running, images))
+            records.append(record.scatter(running, images))
             goes_on = ~pool.select(running).closed(total).all(1)
             if not bool(goes_on.all()):
                 running, total, chosen = running[goes_on], total[goes_on], chosen[goes_on]
@@ -188,11 +190,11 @@ class _Generation:
         else:
             allowed = self._allowed(log_probs, words).view(*total.shape, -1)
             cut = self._cut(allowed, total, pool.select(running).closed(total))
-            pool = pool.add(cut.spread(running, images))
-        return self._read(pool, traces)
+            pool = pool.add(cut.scatter(running, images))
+        return self._collect(pool, records)
 
     def _allowed(self, log_probs: Tensor, words: Tensor) -> Tensor:
-        """log_probs (R, V) with NEG_INF where the rules forbid the word after words (R, t)."""
+        """log_probs (R, V) with NEG_INF for the words that the settings forbid after words (R, t)."""
         length, config = words.shape[1], self.config
         if length < len(self.prefix):
             given = torch.full_like(log_probs, NEG_INF)
@@ -246,7 +248,7 @@ class _Generation:
         return ended, word.gather(2, go_on).flatten(1), row.gather(2, go_on).flatten(1), total
 
     def _perturbed(self, allowed: Tensor) -> Tensor:
-        """Log-probabilities (B, G, 1, V) after temperature, top-k and top-p, plus Gumbel noise: the largest is drawn.
+        """Log-probabilities (B, G, 1, V) after temperature, top-k and top-p, plus Gumbel noise: the argmax samples.
 
         Gumbel-max: argmax(log p + g) with g = -log(-log u), u uniform, is distributed as p.
         """
@@ -264,7 +266,7 @@ class _Generation:
         return logits + gumbel.to(logits)
 
     def _cut(self, allowed: Tensor, total: Tensor, closed: Tensor) -> FinishedHypotheses:
-        """What is left at max_length (B, G, k): finished where the end token is the likeliest next, else cut."""
+        """The hypotheses left at max_length (B, G, k): finished where the end token is the most probable, else cut."""
         length, penalty = self.config.max_length, self.config.length_penalty
         finished = allowed.argmax(-1) == self.end_id
         ended = (total + allowed[..., self.end_id]) / (length + 1) ** penalty
@@ -274,24 +276,24 @@ class _Generation:
             score, torch.full_like(total, length, dtype=torch.long), row.expand_as(total), finished
         )
 
-    def _read(self, pool: FinishedHypotheses, traces: Sequence[StepRecord]) -> list[list[Hypothesis]]:
-        """Follow the best ended hypotheses of each image back through the traces."""
+    def _collect(self, pool: FinishedHypotheses, records: Sequence[StepRecord]) -> list[list[Hypothesis]]:
+        """Backtrack from the best finished hypotheses of each image through the records."""
         score, place, row, finished = (part.flatten(1) for part in vars(pool).values())
-        words, rows = _follow(place, row, traces)
+        words, rows = _backtrack(place, row, records)
         kept = self._best(score.tolist(), place.tolist(), finished.tolist(), words.permute(1, 2, 0).tolist())
         pairs = [(image, end) for image, ends in enumerate(kept) for end in ends]
         image, end = torch.tensor(pairs, device=place.device).view(-1, 2).T
         lengths = place[image, end]
         # The places of all the captions, one caption's after the other's.
-        caption, t = (torch.arange(len(traces), device=place.device) < lengths[:, None]).nonzero().T
+        caption, t = (torch.arange(len(records), device=place.device) < lengths[:, None]).nonzero().T
         before = t, image[caption], rows[t, image[caption], end[caption]]
         after = t, image[caption], rows[t + 1, image[caption], end[caption]]
-        ids = torch.stack([trace.words for trace in traces])[after].tolist()
-        log_probs = torch.stack([trace.log_probs for trace in traces])[after].tolist()
-        likeliest = torch.stack([trace.likeliest for trace in traces])[before].exp().tolist()
-        likeliest_ids = torch.stack([trace.likeliest_ids for trace in traces])[before].tolist()
+        ids = torch.stack([record.words for record in records])[after].tolist()
+        log_probs = torch.stack([record.log_probs for record in records])[after].tolist()
+        likeliest = torch.stack([record.likeliest for record in records])[before].exp().tolist()
+        likeliest_ids = torch.stack([record.likeliest_ids for record in records])[before].tolist()
         alternatives = [list(zip(*both, strict=True)) for both in zip(likeliest_ids, likeliest, strict=True)]
-        attention = torch.stack([trace.attention for trace in traces])[before]
+        attention = torch.stack([record.attention for record in records])[before]
         ends = lengths.cumsum(0).tolist()
         found = iter(
             Hypothesis(ids[i:j], log_probs[i:j], float(total), bool(whole), attention[i:j], alternatives[i:j])
@@ -308,7 +310,7 @@ class _Generation:
         finished: list[list[bool]],
         words: list[list[list[int]]],
     ) -> list[list[int]]:
-        """Which of each image's ended hypotheses are given, best first; two that are equal only if drawn."""
+        """Indices of the hypotheses returned for each image, best first; equal ones only when sampling."""
         kept = []
         for score, place, whole, ids in zip(scores, places, finished, words, strict=True):
             ends: dict[tuple[int, ...], int] = {}
@@ -320,20 +322,22 @@ class _Generation:
         return kept
 
 
-def _spread(part: Tensor, running: Tensor, images: int) -> Tensor:
-    """(A, ...) of the images running (A,) -> (B, ...), zero for the others."""
+def _scatter(part: Tensor, running: Tensor, images: int) -> Tensor:
+    """(A, ...) of the running images (A,) -> (B, ...), zero for the others."""
     if len(running) == images:
         return part
     return part.new_zeros((images, *part.shape[1:])).index_copy(0, running, part)
 
 
-def _follow(place: Tensor, row: Tensor, traces: Sequence[StepRecord]) -> tuple[Tensor, Tensor]:
-    """Back from the ended hypotheses (B, P), which have `place` words and end in `row`: their words (T, B, P), and
-    (T + 1, B, P) the rows that they were before each step and after the last; beyond a hypothesis' end these mean
-    nothing."""
+def _backtrack(place: Tensor, row: Tensor, records: Sequence[StepRecord]) -> tuple[Tensor, Tensor]:
+    """Backtrack from hypotheses (B, P) that have `place` words and finish in `row`.
+
+    Returns their words (T, B, P), and the rows (T + 1, B, P) before each step and after the last; entries beyond a
+    hypothesis' end are undefined.
+    """
     rows, words = [row], []
-    for t, trace in reversed(list(enumerate(traces))):
-        words.append(trace.words.gather(1, row))
-        row = torch.where(place > t, trace.parents.gather(1, row), row)
+    for t, record in reversed(list(enumerate(records))):
+        words.append(record.words.gather(1, row))
+        row = torch.where(place > t, record.parents.gather(1, row), row)
         rows.append(row)
     return torch.stack(words[::-1]), torch.stack(rows[::-1])

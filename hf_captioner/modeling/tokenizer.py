@@ -17,7 +17,7 @@ SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 
 
 class CaptionTokenizer:
-    """Whole words: lower case, hyphens and slashes become spaces, everything else that is no letter is removed."""
+    """Whole words in lower case; hyphens and slashes become spaces, and whatever else is not a letter is removed."""
 
     pad_id, start_id, end_id, unknown_id = range(len(SPECIAL))
 
@@ -28,7 +28,7 @@ class CaptionTokenizer:
         self._tokenizer = tokenizer
 
     def __len__(self) -> int:
-        """V: every id is smaller than this."""
+        """V, the size of the vocabulary."""
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
@@ -61,7 +61,7 @@ class CaptionTokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read tokenizer.json. Raises TokenizerError for a file that is not one of this class."""
+        """Read tokenizer.json. Raises TokenizerError for any other file."""
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception, whatever is wrong
@@ -70,7 +70,7 @@ class CaptionTokenizer:
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int) -> Self:
-        """The words that occur at least `min_count` times in `captions`, most frequent first, ties by alphabet."""
+        """The words that occur at least `min_count` times in the captions, most frequent first, then by alphabet."""
         empty = cls(_word_level({word: i for i, word in enumerate(SPECIAL)}))
         counts = Counter(word for caption in captions for word in empty.split(caption))
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
