@@ -1,0 +1,1 @@
+"""The web page; needs the extra `demo`."""

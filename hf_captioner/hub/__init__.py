@@ -1,0 +1,1 @@
+"""A checkpoint's files, from and to the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""The network: encoder, decoder, generation, tokenizer and confidence; tensors in, tensors out."""
