@@ -103,7 +103,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(options: argparse.Namespace) -> int:
-    total = None if "-" in options.paths else sum(map(len, shards(options.paths)))
+    counts = [None] if "-" in options.paths else [shard.count for shard in shards(options.paths)]
+    total = None if None in counts else sum(filter(None, counts))
     if total == 0:
         raise ConfigError(
             f"There is no image in {', '.join(options.paths)}; expected {', '.join(sorted(IMAGE_SUFFIXES))}."

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import DatasetShard, FileShard, ParquetShard, Shard, TarShard, UnreadableSource
 from hf_captioner.bulk.run import BulkResult, captioned, run_fingerprint
+from hf_captioner.bulk.shards import FileShard, Shard, UnreadableSource
+from hf_captioner.bulk.tables import DatasetShard, ParquetShard
+from hf_captioner.bulk.tar import TarShard
 from hf_captioner.bulk.writers import ParquetWriter, open_writer, part_of, to_row, write_part
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import ConfigError, ImageError
@@ -30,7 +32,9 @@ WAVE = 4096
 """Shards that Ray is given at once, so that the memory needed does not grow with the archive."""
 TRIES = 100
 """How often a shard is tried again whose worker dies; waiting for a worker that starts anew counts too."""
-KINDS = {kind.__name__: kind for kind in (UnreadableSource, FileShard, TarShard, ParquetShard, DatasetShard)}
+KINDS: dict[str, Callable[..., Shard]] = {
+    kind.__name__: kind for kind in (UnreadableSource, FileShard, TarShard, ParquetShard, DatasetShard)
+}
 
 
 class Worker:
@@ -96,7 +100,7 @@ def caption_on_ray(
 
 
 def _text(shard: Shard) -> str:
-    return json.dumps({"kind": type(shard).__name__, **asdict(shard)})
+    return json.dumps({"kind": type(shard).__name__, **asdict(shard)})  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,9 @@
 """Images come from files, folders, tar shards, tables and data sets; what is broken spoils nothing else."""
 
+import io
 import itertools
+import re
+import tarfile
 from pathlib import Path
 
 import pyarrow
@@ -8,7 +11,9 @@ import pyarrow.parquet
 import pytest
 
 from hf_captioner import ImageCaptioner, ImageError, iter_images
-from hf_captioner.bulk.readers import SHARD_SIZE, FileShard, ParquetShard, TarShard, shards
+from hf_captioner.bulk.readers import shards
+from hf_captioner.bulk.shards import SHARD_SIZE
+from hf_captioner.bulk.tar import TarShard
 from hf_captioner.images import MAX_FILE_BYTES, open_image
 from tests.bulk.archive import data_set, encoded, write_tar
 from tests.conftest import generated
@@ -57,25 +62,74 @@ def test_a_name_is_the_path_as_a_person_would_write_it(tmp_path: Path, monkeypat
     ]
 
 
-@pytest.mark.parametrize(("name", "mode"), [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tgz", "w:gz")])
-def test_a_tar_file_gives_its_images_in_lots(tmp_path: Path, name: str, mode: str) -> None:
-    path, count = write_tar(tmp_path / name, SHARD_SIZE + 5, mode=mode), SHARD_SIZE + 5
-    assert [image.name for image in iter_images(path)] == [f"{path}/{i:06d}.jpg" for i in range(count)]
-    lots = list(shards([path]))
-    assert sum(map(len, lots)) == count
-    if mode == "w":
-        assert lots == [TarShard(str(path), 0, SHARD_SIZE), TarShard(str(path), SHARD_SIZE, count)]
-        assert next(image.name for image in lots[1]) == f"{path}/{SHARD_SIZE:06d}.jpg"
+@pytest.mark.parametrize(("name", "mode"), [("s.tar.gz", "w:gz"), ("s.tgz", "w:gz"), ("misnamed.tar", "w:xz")])
+def test_a_compressed_tar_file_is_one_shard(tmp_path: Path, name: str, mode: str) -> None:
+    path = write_tar(tmp_path / name, SHARD_SIZE + 5, mode=mode)
+    assert list(shards([path])) == [TarShard(str(path))]
+    assert [image.name for image in iter_images(path)] == [f"{path}/{i:06d}.jpg" for i in range(SHARD_SIZE + 5)]
+
+
+LONG = "a folder whose name is not short/" * 5  # more than the 100 bytes of a header
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_each_shard_of_a_tar_file_begins_at_its_first_image(tmp_path: Path, format: int) -> None:
+    """Also where a long or foreign name stands in a header before the member's own."""
+    path, names = tmp_path / "s.tar", []
+    with tarfile.open(path, "w", format=format, pax_headers={"comment": "a global header"}) as tar:
+        for index in range(2 * SHARD_SIZE + 3):
+            long = format != tarfile.USTAR_FORMAT and index % 2 == 0
+            names.append(f"{LONG if long else ''}{index}{'é' if index % 3 else ''}.jpg")
+            for name in (names[-1], f"{index}.txt"):
+                member, content = tarfile.TarInfo(name), encoded(index % 7)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    found = list(shards([path]))
+    assert [shard.count for shard in found] == [SHARD_SIZE, SHARD_SIZE, 3]
+    images = [image for shard in reversed(found) for image in shard]  # each by itself
+    assert [image.name for image in images] == [
+        f"{path}/{name}" for name in names[2 * SHARD_SIZE :] + names[SHARD_SIZE : 2 * SHARD_SIZE] + names[:SHARD_SIZE]
+    ]
+    assert [image.image for image in images[:3]] == [encoded((2 * SHARD_SIZE + i) % 7) for i in range(3)]
+
+
+def test_a_global_header_counts_for_every_shard_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w", pax_headers={"path": "all/are/called/this.jpg"}) as tar:
+        for index in range(SHARD_SIZE + 1):
+            tar.addfile(tarfile.TarInfo(f"{index}.jpg"))
+    last = list(shards([path]))[-1]
+    assert [image.name for image in last] == [f"{path}/all/are/called/this.jpg"]
+
+
+def test_the_time_of_a_tar_file_grows_with_its_size_alone(tmp_path: Path) -> None:
+    """Bytes read, which unlike seconds are the same on every run."""
+    read = []
+    for count in (4, 16):
+        path = tmp_path / f"{count}.tar"
+        with tarfile.open(path, "w") as tar:
+            for index in range(count * SHARD_SIZE):
+                member = tarfile.TarInfo(f"{index:06d}.jpg")
+                member.size = 512
+                tar.addfile(member, io.BytesIO(bytes(512)))
+        before = _bytes_read()
+        assert sum(1 for _ in iter_images(path)) == count * SHARD_SIZE
+        read.append((_bytes_read() - before) / count)
+    assert read[1] < 1.1 * read[0]
+
+
+def _bytes_read() -> int:
+    """By this process so far, from the page cache or the disk."""
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])  # type: ignore[index]
 
 
 def test_shards_are_read_lazily_and_cover_each_image_once(tmp_path: Path) -> None:
     endless = (f"{index}.jpg" for index in itertools.count())
-    first = next(shards(endless))
-    assert isinstance(first, FileShard) and len(first) == SHARD_SIZE
+    assert next(shards(endless)).count == SHARD_SIZE
     data_set(2 * SHARD_SIZE + 1).to_parquet(tmp_path / "table.parquet", batch_size=100)
-    lots = list(shards([tmp_path / "table.parquet"]))
-    assert [type(lot) for lot in lots] == [ParquetShard] * 3
-    names = [image.name for lot in lots for image in lot]
+    found = list(shards([tmp_path / "table.parquet"]))
+    assert [shard.count for shard in found] == [300, 213]  # whole row groups
+    names = [image.name for shard in found for image in shard]
     assert names == [f"{tmp_path}/table.parquet#{row}" for row in range(2 * SHARD_SIZE + 1)]
 
 
@@ -83,6 +137,10 @@ def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path: Path, saved_capt
     whole = write_tar(tmp_path / "whole.tar", 4)
     cut = tmp_path / "cut.tar"
     cut.write_bytes(whole.read_bytes()[: 512 * 8 + 700])
+    damaged = bytearray(whole.read_bytes())
+    third = damaged.index(b"000001.jpg")
+    damaged[third : third + 100] = b"x" * 100
+    (tmp_path / "damaged.tar").write_bytes(damaged)
     (tmp_path / "no.tar").write_text("no tar file")
     data_set(3).save_to_disk(tmp_path / "torn")
     for part in (tmp_path / "torn").glob("*.arrow"):
@@ -93,11 +151,12 @@ def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path: Path, saved_capt
     data_set(3, bad=1).to_parquet(tmp_path / "bad.parquet")
     found = {
         name: list(iter_images(tmp_path / name))
-        for name in ("cut.tar", "no.tar", "no.parquet", "numbers.parquet", "bad.parquet", "gone.tar")
+        for name in ("cut.tar", "damaged.tar", "no.tar", "no.parquet", "numbers.parquet", "bad.parquet", "gone.tar")
     }
     reasons = {name: str(each[-1].image) for name, each in found.items() if isinstance(each[-1].image, ImageError)}
-    assert "cannot be read on" in reasons["cut.tar"] and len(found["cut.tar"]) > 1
-    assert found["cut.tar"][0].image == encoded(0)
+    assert "cannot be read any further" in reasons["cut.tar"] and len(found["cut.tar"]) > 1
+    assert found["cut.tar"][0].image == found["damaged.tar"][0].image == encoded(0)
+    assert f"any further (bad checksum at byte {third:,})" in reasons["damaged.tar"] and len(found["damaged.tar"]) == 2
     assert "the tar file cannot be read" in reasons["no.tar"] and "the tar file cannot be read" in reasons["gone.tar"]
     assert "the table cannot be read" in reasons["no.parquet"]
     assert "no column of images; found x, y" in reasons["numbers.parquet"]

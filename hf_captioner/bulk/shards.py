@@ -1,0 +1,59 @@
+"""What every reader shares: named images, and the shards in which they are read.
+
+A shard is a frozen dataclass of plain JSON values, so that it can be sent to another machine and read there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hf_captioner.errors import ImageError
+from hf_captioner.images import ImageSource
+
+SHARD_SIZE = 256
+"""Images read together; with Ray, captioned by one worker."""
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    name: str
+    """Its path; `shard.tar/member` or `table.parquet#row` for an image that is not a file of its own."""
+    image: ImageSource | ImageError
+    """An ImageError where the image could not be read."""
+
+
+class Shard(Protocol):
+    """Images that can be read without reading any other shard."""
+
+    @property
+    def count(self) -> int | None:
+        """Number of images; None where only reading tells."""
+
+    def __iter__(self) -> Iterator[NamedImage]: ...
+
+
+@dataclass(frozen=True)
+class FileShard:
+    """Images that are files."""
+
+    paths: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[NamedImage]:
+        return (NamedImage(path, Path(path)) for path in self.paths)
+
+
+@dataclass(frozen=True)
+class UnreadableSource:
+    """A source, or the rest of one, that cannot be read: it counts as one image that is an error."""
+
+    path: str
+    reason: str
+    count: int = 1
+
+    def __iter__(self) -> Iterator[NamedImage]:
+        yield NamedImage(self.path, ImageError(f"{self.path}: {self.reason}."))
