@@ -7,16 +7,19 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import NamedImage, iter_images, shards
+from hf_captioner.bulk.readers import read_sources, shards
 from hf_captioner.bulk.run import BulkResult, caption_to_writer, run_fingerprint
+from hf_captioner.bulk.shards import Discovered, NamedImage
 from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, SeenKeys, open_writer
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CheckpointError, ConfigError, ImageError
@@ -24,6 +27,8 @@ from hf_captioner.flags import add_generation_flags, generation_options
 from hf_captioner.hub.push import push_space
 from hf_captioner.images import IMAGE_SUFFIXES
 from hf_captioner.modeling.device import resolve_dtype
+
+T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,14 +108,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(options: argparse.Namespace) -> int:
-    counts = [None] if "-" in options.paths else [shard.count for shard in shards(options.paths)]
-    total = None if None in counts else sum(filter(None, counts))
-    if total == 0:
-        raise ConfigError(
-            f"There is no image in {', '.join(options.paths)}; expected {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
     if options.engine == "ray":
-        return _failed(_on_ray(options, total))
+        return _failed(_on_ray(options))
+    discovered = Discovered()
+    images = _some(read_sources(_places(options.paths), discovered), options)
     if options.heatmaps:
         options.heatmaps.mkdir(parents=True, exist_ok=True)
 
@@ -132,9 +133,9 @@ def _caption(options: argparse.Namespace) -> int:
         tally = caption_to_writer(
             table,
             captioner,
-            (image for place in _places(options.paths) for image in iter_images(place)),
+            images,
+            discovered=discovered,
             batch_size=options.batch_size,
-            total=total,
             progress=True,
             on_result=on_result,
             **search,
@@ -142,18 +143,19 @@ def _caption(options: argparse.Namespace) -> int:
     return _failed(tally)
 
 
-def _on_ray(options: argparse.Namespace, total: int | None) -> BulkResult:
+def _on_ray(options: argparse.Namespace) -> BulkResult:
     if options.out is None or options.heatmaps:
         raise ConfigError("--engine ray writes a table and no heatmaps; give --out TABLE.parquet, without --heatmaps.")
     from hf_captioner.bulk.ray import caption_on_ray
 
+    discovered = Discovered()
     return caption_on_ray(
-        shards(_places(options.paths)),
+        _some(shards(_places(options.paths), discovered), options),
         options.out,
         model=options.model,
         bfloat16=options.bfloat16,
         batch_size=options.batch_size,
-        total=total,
+        discovered=discovered,
         **generation_options(options),
     )
 
@@ -163,6 +165,15 @@ def _failed(tally: BulkResult) -> int:
         count = tally.failed + tally.captioned
         print(f"hf-captioner: {tally.failed} of {count} images failed.", file=sys.stderr)
     return 1 if tally.failed else 0
+
+
+def _some(found: Iterator[T], options: argparse.Namespace) -> Iterator[T]:
+    """What was found on the paths. Raises ConfigError where that is nothing; what stdin will name is not awaited."""
+    if "-" in options.paths:
+        return found
+    for first in found:
+        return itertools.chain([first], found)
+    raise ConfigError(f"There is no image in {', '.join(options.paths)}; expected {', '.join(sorted(IMAGE_SUFFIXES))}.")
 
 
 def _places(given: Iterable[str]) -> Iterator[str]:

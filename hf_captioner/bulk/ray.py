@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from hf_captioner.bulk.run import BulkResult, captioned, run_fingerprint
-from hf_captioner.bulk.shards import FileShard, Shard, UnreadableSource
+from hf_captioner.bulk.shards import Discovered, FileShard, Shard, UnreadableSource
 from hf_captioner.bulk.tables import DatasetShard, ParquetShard
 from hf_captioner.bulk.tar import TarShard
 from hf_captioner.bulk.writers import ParquetWriter, open_writer, part_of, to_row, write_part
@@ -73,7 +73,7 @@ def caption_on_ray(
     model: str | None = None,
     bfloat16: bool = False,
     batch_size: int = 32,
-    total: int | None = None,
+    discovered: Discovered | None = None,
     **search: Any,
 ) -> BulkResult:
     """Caption the shards into the folder `out` of Parquet files, on the Ray that RAY_ADDRESS names, or here.
@@ -89,9 +89,10 @@ def caption_on_ray(
     settings = captioner.prepare_generation_config(search)
     with _quiet(), _started() as ray, open_writer(out, run_fingerprint(captioner, settings)) as table:
         before, counts = len(table.done), [0, 0]
-        with tqdm(total=total, initial=before, unit="image", dynamic_ncols=True) as bar:
+        with tqdm(initial=before, unit="image", dynamic_ncols=True) as bar:
             texts, worker = map(_text, given), (model, bfloat16, str(out.resolve()), batch_size, search)
             while wave := list(islice(texts, WAVE)):
+                bar.total = discovered.total if discovered else None
                 for row in _run(ray, wave, worker):
                     counts[0] += int(row["captioned"])
                     counts[1] += int(row["failed"])

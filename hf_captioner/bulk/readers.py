@@ -5,17 +5,17 @@ shard only what is being captioned is in memory.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 from hf_captioner.bulk.rows import image_in_row, undecoded
-from hf_captioner.bulk.shards import SHARD_SIZE, FileShard, NamedImage, Shard, UnreadableSource
+from hf_captioner.bulk.shards import SHARD_SIZE, Discovered, FileShard, NamedImage, Shard, UnreadableSource
 from hf_captioner.bulk.tables import TABLE_SUFFIX, dataset_shards, is_saved_dataset, parquet_shards
 from hf_captioner.bulk.tar import TAR_SUFFIXES, tar_shards
 from hf_captioner.images import IMAGE_SUFFIXES
 
-__all__ = ["NamedImage", "Shard", "Source", "is_collection", "iter_images", "shards"]
+__all__ = ["Discovered", "NamedImage", "Shard", "Source", "is_collection", "iter_images", "read_sources", "shards"]
 
 Source = str | os.PathLike[str]
 """An image, a folder, a tar file, a Parquet file, or the folder of a data set that `save_to_disk` wrote."""
@@ -27,25 +27,35 @@ def iter_images(*sources: Source | Iterable[Any]) -> Iterator[NamedImage]:
     A source may also be a `datasets` data set or any other iterable of rows, each a mapping with an image in it, or of
     images; these are named by their number. What cannot be read comes out as an ImageError in its place.
     """
+    return read_sources(sources, Discovered())
+
+
+def read_sources(sources: Iterable[Source | Iterable[Any]], discovered: Discovered) -> Iterator[NamedImage]:
+    """As `iter_images`; counts into `discovered` how many images there are, source by source."""
     for source in sources:
         if isinstance(source, str | os.PathLike):
-            for shard in shards([source]):
+            for shard in shards([source], discovered):
                 yield from shard
         else:
+            discovered.add(len(source) if isinstance(source, Sized) else None)
             for index, row in enumerate(undecoded(source)):
                 yield NamedImage(f"#{index}", image_in_row(row, f"#{index}"))
 
 
 def is_collection(source: Source) -> bool:
     """Whether a source is a folder, a tar file or a table, and not an image."""
-    return Path(source).is_dir() or os.fspath(source).lower().endswith((*TAR_SUFFIXES, TABLE_SUFFIX))
+    return Path(source).is_dir() or _is_packed(os.fspath(source))
 
 
-def shards(sources: Iterable[Source]) -> Iterator[Shard]:
-    """The images of these sources in shards; nothing but names and headers is read here, and each source once."""
+def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]:
+    """The images of these sources in shards; nothing but names and headers is read here, and each source once.
+
+    Counts into `discovered` how many images there are: a tar file's or a table's before its first shard comes out, a
+    folder's directory by directory.
+    """
     files: list[str] = []
     for source in sources:
-        for found in _discover(str(Path(source))):
+        for found in _discover(str(Path(source)), discovered):
             if isinstance(found, str):
                 files.append(found)
             if files and (len(files) == SHARD_SIZE or not isinstance(found, str)):
@@ -57,32 +67,50 @@ def shards(sources: Iterable[Source]) -> Iterator[Shard]:
         yield FileShard(tuple(files))
 
 
-def _discover(source: str) -> Iterator[str | Shard]:
+def _discover(source: str, discovered: Discovered) -> Iterator[str | Shard]:
     """The shards of a source, and the paths of those of its images that are files."""
     if Path(source).is_dir():
-        yield from _walk(source)
-    elif source.lower().endswith(TAR_SUFFIXES):
-        yield from tar_shards(source)
-    elif source.lower().endswith(TABLE_SUFFIX):
-        yield from parquet_shards(source)
+        yield from _walk(source, discovered)
+    elif _is_packed(source):
+        found = tar_shards(source) if source.lower().endswith(TAR_SUFFIXES) else parquet_shards(source)
+        yield from _counted(found, discovered)
     else:
+        discovered.add(1)
         yield source
 
 
-def _walk(folder: str) -> Iterator[str | Shard]:
+def _walk(folder: str, discovered: Discovered) -> Iterator[str | Shard]:
     """What a folder holds, at any depth, but for directories named *.parquet: tables, perhaps our own output."""
     try:
         with os.scandir(folder) as entries:
             names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     except OSError as error:
-        yield UnreadableSource(folder, f"the folder cannot be read ({error.strerror})")
+        reason = f"the folder cannot be read ({error.strerror})"
+        yield from _counted([UnreadableSource(folder, reason)], discovered)
         return
     if is_saved_dataset({name for name, _ in names}):
-        yield from dataset_shards(folder)
+        yield from _counted(dataset_shards(folder), discovered)
         return
+    discovered.add(sum(not is_folder and _is_image(name) for name, is_folder in names))
     for name, is_folder in names:
         path = name if folder == "." else f"{folder}/{name}"
         if is_folder and not name.lower().endswith(TABLE_SUFFIX):
-            yield from _walk(path)
-        elif not is_folder and name.lower().endswith((*IMAGE_SUFFIXES, *TAR_SUFFIXES, TABLE_SUFFIX)):
-            yield from _discover(path)
+            yield from _walk(path, discovered)
+        elif not is_folder and _is_image(name):
+            yield path
+        elif not is_folder and _is_packed(name):
+            yield from _discover(path, discovered)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(tuple(IMAGE_SUFFIXES))
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith((*TAR_SUFFIXES, TABLE_SUFFIX))
+
+
+def _counted(found: list[Shard], discovered: Discovered) -> list[Shard]:
+    for shard in found:
+        discovered.add(shard.count)
+    return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import NamedImage
+from hf_captioner.bulk.shards import Discovered, NamedImage
 from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, open_writer, to_row
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
@@ -44,57 +44,60 @@ def captioned(
 
 def caption_many(
     captioner: ImageCaptioner,
-    given: Iterable[NamedImage],
+    images: Iterable[NamedImage],
     out: str | os.PathLike[str],
     *,
     batch_size: int = 32,
-    total: int | None = None,
     progress: bool = False,
     **search: Any,
 ) -> BulkResult:
     """Caption what is not yet in the table `out`, whose name ends in .jsonl, .csv or .parquet (a folder).
 
-    given: as `images` reads them. total: how many, for the bar on stderr. search: fields of GenerationConfig.
+    images: as `iter_images` yields them. progress: a bar on stderr. search: fields of GenerationConfig.
     Raises ConfigError for a table that another model, search or program began, and OSError where it cannot be written;
     what was written stays whole, and the same call goes on from there.
     """
-    with open_writer(Path(out), run_fingerprint(captioner, captioner.prepare_generation_config(search))) as table:
-        return caption_to_writer(
-            table, captioner, given, batch_size=batch_size, total=total, progress=progress, **search
-        )
+    with open_writer(Path(out), run_fingerprint(captioner, captioner.prepare_generation_config(search))) as writer:
+        return caption_to_writer(writer, captioner, images, batch_size=batch_size, progress=progress, **search)
 
 
 def caption_to_writer(
-    table: CaptionWriter,
+    writer: CaptionWriter,
     captioner: ImageCaptioner,
-    given: Iterable[NamedImage],
+    images: Iterable[NamedImage],
     *,
+    discovered: Discovered | None = None,
     batch_size: int = 32,
-    total: int | None = None,
     progress: bool = False,
     on_result: Callable[[int, NamedImage, CaptionResult], object] | None = None,
     **search: Any,
 ) -> BulkResult:
-    """As `caption_many`, into an open table. on_result: called before a row is written, with its number from 0 on."""
-    before = len(table.done)
-    new = (image for image in given if not table.done.take(image.name))
+    """As `caption_many`, into an open writer.
+
+    discovered: counts the images while these are read, for the bar's total.
+    on_result: called before a row is written, with its number from 0 on.
+    """
+    before = len(writer.done)
+    new = (image for image in images if not writer.done.take(image.name))
     counts, rows = [0, 0], list[Row]()
-    with tqdm(
-        total=total, initial=before, unit="image", disable=not progress, dynamic_ncols=True, smoothing=0.05
-    ) as bar:
-        try:
-            for image, outcome in captioned(captioner, new, batch_size=batch_size, **search):
-                if on_result:
-                    on_result(before + sum(counts), image, outcome)
-                counts[isinstance(outcome, ImageError)] += 1
-                rows.append(to_row(image.name, outcome))
-                if len(rows) == batch_size:
-                    table.write(rows)
-                    bar.update(len(rows))
-                    rows = []
-        finally:
-            table.write(rows)
+    with tqdm(initial=before, unit="image", disable=not progress, dynamic_ncols=True, smoothing=0.05) as bar:
+
+        def write() -> None:
+            writer.write(rows)
+            bar.total = discovered.total if discovered else None
             bar.update(len(rows))
+            rows.clear()
+
+        try:
+            for image, result in captioned(captioner, new, batch_size=batch_size, **search):
+                if on_result:
+                    on_result(before + sum(counts), image, result)
+                counts[isinstance(result, ImageError)] += 1
+                rows.append(to_row(image.name, result))
+                if len(rows) == batch_size:
+                    write()
+        finally:
+            write()
     return BulkResult(counts[0], counts[1], before)
 
 

@@ -33,6 +33,17 @@ class Shard(Protocol):
     def __iter__(self) -> Iterator[NamedImage]: ...
 
 
+@dataclass
+class Discovered:
+    """Counts the images of the sources walked so far: the total of a progress bar, which grows with every source."""
+
+    total: int | None = 0
+    """None once a source does not tell how many it has, such as a compressed tar file or a generator."""
+
+    def add(self, count: int | None) -> None:
+        self.total = None if self.total is None or count is None else self.total + count
+
+
 @dataclass(frozen=True)
 class FileShard:
     """Images that are files."""

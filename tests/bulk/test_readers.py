@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -11,8 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from hf_captioner import ImageCaptioner, ImageError, iter_images
-from hf_captioner.bulk.readers import shards
-from hf_captioner.bulk.shards import SHARD_SIZE
+from hf_captioner.bulk.readers import read_sources, shards
+from hf_captioner.bulk.shards import SHARD_SIZE, Discovered
 from hf_captioner.bulk.tar import TarShard
 from hf_captioner.images import MAX_FILE_BYTES, open_image
 from tests.bulk.archive import data_set, encoded, write_tar
@@ -65,7 +66,7 @@ def test_a_name_is_the_path_as_a_person_would_write_it(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(("name", "mode"), [("s.tar.gz", "w:gz"), ("s.tgz", "w:gz"), ("misnamed.tar", "w:xz")])
 def test_a_compressed_tar_file_is_one_shard(tmp_path: Path, name: str, mode: str) -> None:
     path = write_tar(tmp_path / name, SHARD_SIZE + 5, mode=mode)
-    assert list(shards([path])) == [TarShard(str(path))]
+    assert list(shards([path], Discovered())) == [TarShard(str(path))]
     assert [image.name for image in iter_images(path)] == [f"{path}/{i:06d}.jpg" for i in range(SHARD_SIZE + 5)]
 
 
@@ -84,7 +85,7 @@ def test_each_shard_of_a_tar_file_begins_at_its_first_image(tmp_path: Path, form
                 member, content = tarfile.TarInfo(name), encoded(index % 7)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    found = list(shards([path]))
+    found = list(shards([path], Discovered()))
     assert [shard.count for shard in found] == [SHARD_SIZE, SHARD_SIZE, 3]
     images = [image for shard in reversed(found) for image in shard]  # each by itself
     assert [image.name for image in images] == [
@@ -98,7 +99,7 @@ def test_a_global_header_counts_for_every_shard_after_it(tmp_path: Path) -> None
     with tarfile.open(path, "w", pax_headers={"path": "all/are/called/this.jpg"}) as tar:
         for index in range(SHARD_SIZE + 1):
             tar.addfile(tarfile.TarInfo(f"{index}.jpg"))
-    last = list(shards([path]))[-1]
+    last = list(shards([path], Discovered()))[-1]
     assert [image.name for image in last] == [f"{path}/all/are/called/this.jpg"]
 
 
@@ -125,12 +126,29 @@ def _bytes_read() -> int:
 
 def test_shards_are_read_lazily_and_cover_each_image_once(tmp_path: Path) -> None:
     endless = (f"{index}.jpg" for index in itertools.count())
-    assert next(shards(endless)).count == SHARD_SIZE
-    data_set(2 * SHARD_SIZE + 1).to_parquet(tmp_path / "table.parquet", batch_size=100)
-    found = list(shards([tmp_path / "table.parquet"]))
+    assert next(shards(endless, Discovered())).count == SHARD_SIZE
+    table = tmp_path / "table.parquet"
+    data_set(2 * SHARD_SIZE + 1).to_parquet(table, batch_size=100)
+    found = list(shards([table], Discovered()))
     assert [shard.count for shard in found] == [300, 213]  # whole row groups
-    names = [image.name for shard in found for image in shard]
-    assert names == [f"{tmp_path}/table.parquet#{row}" for row in range(2 * SHARD_SIZE + 1)]
+    assert [image.name for shard in found for image in shard] == [f"{table}#{row}" for row in range(513)]
+
+
+def test_a_source_is_walked_once_and_says_early_how_many_images_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(3):
+        generated(index).save(tmp_path / f"{index}.png")
+    write_tar(tmp_path / "a.tar", SHARD_SIZE + 1)
+    write_tar(tmp_path / "z.tar.gz", 2, mode="w:gz")
+    walked, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (walked.append(folder), scandir(folder))[1])
+    discovered, totals = Discovered(), []
+    for _ in read_sources([tmp_path], discovered):
+        totals.append(discovered.total)
+    assert totals == [SHARD_SIZE + 4] * (SHARD_SIZE + 4) + [None] * 2 and walked == [str(tmp_path)]
+    discovered = Discovered()
+    assert len(list(read_sources([[generated(1)] * 2, tmp_path / "0.png"], discovered))) == discovered.total == 3
 
 
 def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path: Path, saved_captioner: ImageCaptioner) -> None:

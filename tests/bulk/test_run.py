@@ -115,5 +115,6 @@ def test_the_memory_does_not_grow_with_the_archive(checkpoint: Path, tmp_path: P
         tar = write_tar(tmp_path / f"{count}.tar", count)
         done = caption(tar, checkpoint, tmp_path / f"{count}.jsonl")
         assert done.returncode == 0, done.stderr
+        assert f"{count}/{count} [" in done.stderr, "the bar knows the total"
         peaks.append(done.memory)
     assert peaks[1] < peaks[0] + 8_000, f"{peaks} KiB"
