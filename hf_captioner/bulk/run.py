@@ -1,6 +1,5 @@
 """Many images into one table, in bounded memory: stopped at any moment and started again, it goes on."""
 
-import dataclasses
 import hashlib
 import os
 from collections import deque
@@ -101,10 +100,32 @@ def caption_to_writer(
     return BulkResult(counts[0], counts[1], before)
 
 
-def run_fingerprint(captioner: ImageCaptioner, settings: GenerationConfig) -> dict[str, Any]:
-    """What the rows of a table have in common: the model, by some of its weights, the precision and the search."""
-    weights = hashlib.sha256(captioner.config.to_json().encode())
-    for tensor in (captioner.decoder.embedding.weight, captioner.decoder.output.bias, captioner.decoder.hidden.weight):
-        weights.update(tensor.detach().half().cpu().numpy().tobytes())
-    precision = str(captioner.dtype)
-    return {"model": weights.hexdigest()[:16], "precision": precision, "search": dataclasses.asdict(settings)}
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "seed")
+BEAM_SEARCH_FIELDS = ("num_beams", "num_beam_groups", "diversity_penalty")
+
+
+def run_fingerprint(captioner: ImageCaptioner, generation_config: GenerationConfig) -> dict[str, Any]:
+    """Everything that the rows of a table depend on, as JSON; runs whose fingerprints are equal may share a table.
+
+    weights: SHA-256 of all parameters, the encoder's too, in float16, as a checkpoint stores them. tokenizer: SHA-256
+    of the vocabulary in the order of its ids. config: all fields of CaptionerConfig but dropout, which is training's;
+    the confidence parameters are among them, because every row holds a confidence. generation_config: all fields, but
+    sampling's only with `do_sample` and beam search's only without. dtype: what captions are computed in.
+
+    Evaluation results, the card, the device, the batch size and the checkpoint's place are no part of it.
+    """
+    weights = hashlib.sha256()
+    for name, parameter in sorted(captioner.named_parameters()):
+        weights.update(f"{name} {list(parameter.shape)}".encode())
+        weights.update(parameter.detach().half().cpu().numpy().tobytes())
+    tokenizer = captioner.tokenizer
+    vocabulary = "\n".join(tokenizer.word(i) for i in range(len(tokenizer)))
+    config, generation = captioner.config.to_dict(), generation_config.to_dict()
+    unused = BEAM_SEARCH_FIELDS if generation_config.do_sample else SAMPLING_FIELDS
+    return {
+        "weights": weights.hexdigest(),
+        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "config": {name: value for name, value in config.items() if name != "dropout"},
+        "generation_config": {name: value for name, value in generation.items() if name not in unused},
+        "dtype": str(captioner.dtype).removeprefix("torch."),
+    }

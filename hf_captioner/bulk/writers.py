@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol, Self
 import numpy as np
 from filelock import FileLock, Timeout
 
+from hf_captioner import atomic
 from hf_captioner.caption import Caption
 from hf_captioner.errors import ConfigError, ImageError
 
@@ -97,7 +98,7 @@ class ResumableWriter(ABC):
 
     done: SeenKeys
 
-    def __init__(self, path: Path, job: dict[str, Any]) -> None:
+    def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
@@ -106,7 +107,7 @@ class ResumableWriter(ABC):
         except Timeout as error:
             raise ConfigError(f"Another run is writing {path}; wait for it, or give another --out.") from error
         try:
-            self._claim(path.with_name(f"{path.name}.job"), json.dumps(job, indent=1, ensure_ascii=False))
+            self._claim(fingerprint)
             self._open()
         except BaseException:
             self._lock.release()
@@ -130,18 +131,37 @@ class ResumableWriter(ABC):
     ) -> None:
         self.close()
 
-    def _claim(self, note: Path, job: str) -> None:
-        """See that the file beside the table, which says what makes its rows, says this job; begin it where new."""
-        begun = note.read_text(encoding="utf-8") if note.exists() else ""
-        if begun and begun != job:
-            raise ConfigError(
-                f"{self.path} was begun with another model or search ({note} says which); give another --out, or "
-                "delete both to begin anew."
-            )
-        if not begun:
-            if self.path.exists():
-                raise ConfigError(f"{self.path} is there already, and no earlier run's; give another --out.")
-            note.write_text(job, encoding="utf-8")
+    def _claim(self, fingerprint: dict[str, Any]) -> None:
+        """Check that the table is this run's, by the fingerprint that lies beside it; write that for a new table."""
+        path = self.path.with_name(f"{self.path.name}.job")
+        if path.exists():
+            differing = _differing(path, fingerprint)
+            if differing:
+                raise ConfigError(
+                    f"{self.path} was begun with another {', '.join(differing)} (see {path}); give another --out, or "
+                    "delete both to start over."
+                )
+        elif self.path.exists():
+            raise ConfigError(f"{self.path} exists and is not an earlier run's; give another --out.")
+        else:
+            atomic.write_text(path, json.dumps(fingerprint, indent=1, ensure_ascii=False))
+
+
+def _differing(path: Path, fingerprint: dict[str, Any]) -> list[str]:
+    """The keys in which the fingerprint in a file differs from this one, as `generation_config.num_beams`."""
+    try:
+        stored = _flat(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError):
+        stored = {}
+    own = _flat(json.loads(json.dumps(fingerprint)))
+    return [name for name in {**own, **stored} if own.get(name) != stored.get(name)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 class AppendWriter(ResumableWriter):
@@ -327,11 +347,12 @@ FORMATS: dict[str, Callable[[Path, dict[str, Any]], ResumableWriter]] = {
 }
 
 
-def open_writer(path: Path, job: dict[str, Any]) -> ResumableWriter:
-    """The table of this path, begun or gone on with; its suffix says the format. `job`: what makes its rows, in JSON.
+def open_writer(path: Path, fingerprint: dict[str, Any]) -> ResumableWriter:
+    """The table at this path, new or continued; the suffix says the format. fingerprint: what its rows depend on, JSON.
 
-    Raises ConfigError for a suffix that is none of FORMATS', a table that is another job's, or damaged.
+    Raises ConfigError for a suffix not in FORMATS, and for a table that has another fingerprint, is being written by
+    another process or is damaged.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"--out is {path}; expected a name that ends in {', '.join(FORMATS)}.")
-    return FORMATS[path.suffix](path, job)
+    return FORMATS[path.suffix](path, fingerprint)

@@ -1,12 +1,21 @@
 """Many images, by the real command: every image once, whatever happens on the way."""
 
 import csv
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
+import torch
 
+from hf_captioner import ImageCaptioner
+from hf_captioner.bulk.run import run_fingerprint
+from hf_captioner.config import ConfidenceConfig
+from hf_captioner.hub.evaluation import Evaluation
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from tests import forked
 from tests.bulk.archive import data_set, write_tar
 from tests.conftest import generated
@@ -89,12 +98,50 @@ def test_a_full_disk_loses_nothing(
         assert sorted(rows_of(out), key=str) == sorted(uninterrupted, key=str)
 
 
-def test_another_search_does_not_go_on_with_the_table(archive: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_table_is_not_continued_with_other_settings(archive: Path, checkpoint: Path, tmp_path: Path) -> None:
     caption(archive / "d.jpg", checkpoint, tmp_path / "t.csv")
     before = (tmp_path / "t.csv").read_bytes()
     done = caption(archive / "d.jpg", checkpoint, tmp_path / "t.csv", "--min-length", 2)
-    assert done.returncode == 2 and "was begun with another model or search" in done.stderr
+    assert done.returncode == 2 and "was begun with another generation_config.min_length" in done.stderr
     assert (tmp_path / "t.csv").read_bytes() == before
+
+
+def test_a_run_is_known_by_what_changes_its_captions(checkpoint: Path) -> None:
+    def fingerprint(change: Callable[[ImageCaptioner], object], **search: Any) -> dict[str, Any]:
+        captioner = ImageCaptioner.from_pretrained(checkpoint)
+        with torch.no_grad():
+            change(captioner)
+        return run_fingerprint(captioner, captioner.prepare_generation_config(search))
+
+    def measured(captioner: ImageCaptioner) -> None:
+        captioner.evaluation = Evaluation(limits=("it cannot count",))
+        captioner.config = dataclasses.replace(captioner.config, dropout=0.2)
+
+    def calibrated(captioner: ImageCaptioner) -> None:
+        confidence = ConfidenceConfig(0.1, 0.2, 0.3, 0.4)
+        captioner.config = dataclasses.replace(captioner.config, confidence=confidence)
+
+    base = fingerprint(lambda captioner: None)
+    for same in (
+        fingerprint(measured),
+        fingerprint(lambda captioner: next(captioner.decoder.parameters()).mul_(1 + 1e-6)),  # float16 does not see it
+        fingerprint(lambda captioner: None, seed=3, temperature=2.0, top_k=5, top_p=0.5),
+    ):
+        assert same == base
+    others = {
+        "weights": fingerprint(lambda captioner: next(captioner.encoder.parameters()).add_(0.1)),
+        "config": fingerprint(calibrated),
+        "dtype": fingerprint(lambda captioner: setattr(captioner, "dtype", torch.bfloat16)),
+        "generation_config": fingerprint(lambda captioner: None, num_alternatives=1),
+        "tokenizer": fingerprint(
+            lambda captioner: setattr(captioner, "tokenizer", CaptionTokenizer.build(["other words"], min_count=1))
+        ),
+    }
+    for name, other in others.items():
+        assert [key for key in base if other[key] != base[key]] == [name]
+    sampled = [fingerprint(lambda captioner: None, do_sample=True, seed=seed, num_beams=seed) for seed in (1, 1, 2)]
+    assert base != sampled[0] == sampled[1] != sampled[2]
+    assert sampled[0] == fingerprint(lambda captioner: None, do_sample=True, seed=1, num_beams=7)
 
 
 def test_a_folder_that_has_grown_is_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:

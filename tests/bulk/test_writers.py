@@ -1,6 +1,7 @@
 """A table of captions survives a kill at any byte, belongs to one job, and says the same in every format."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def caption(text: str) -> Caption:
 
 ROWS = [to_row(name, caption(f'a dog number {i}, "so" it says')) for i, name in enumerate(AWKWARD)]
 ROWS.insert(2, to_row("bad.jpg", ImageError("bad.jpg: no image.")))
-ROWS.append(to_row("three.jpg", [caption("first"), caption("second"), caption("third")]))
+THREE = dataclasses.replace(caption("first"), others=(caption("second"), caption("third")))
+ROWS.append(to_row("three.jpg", THREE))
 
 
 def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
@@ -49,8 +51,9 @@ def test_every_format_holds_the_same(tmp_path: Path) -> None:
         assert line.get("caption") == (row["caption"] or None) == part["caption"]
         assert line.get("error") == (row["error"] or None) == part["error"]
         assert line.get("confidence") == (float(row["confidence"]) if row["confidence"] else None) == part["confidence"]
-    assert [other["caption"] for other in lines[-1]["others"]] == ["second", "third"]
-    assert json.loads(table[-1]["others"]) == stored[-1]["others"] == ["second", "third"]
+    assert [candidate["caption"] for candidate in lines[-1]["candidates"]] == ["first", "second", "third"]
+    assert json.loads(table[-1]["candidates"]) == stored[-1]["candidates"] == ["first", "second", "third"]
+    assert "candidates" not in lines[0] and table[0]["candidates"] == "" and stored[0]["candidates"] is None
     assert stored[0]["words"] == [{"text": 'a dog number 0, "so" it says', "probability": 0.5}]
 
 
@@ -85,14 +88,14 @@ def test_what_a_kill_left_of_a_parquet_file_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_table_belongs_to_one_job_and_one_process(tmp_path: Path, suffix: str) -> None:
     path = written(tmp_path / f"t{suffix}")
-    with pytest.raises(ConfigError, match="another model or search"):
+    with pytest.raises(ConfigError, match="was begun with another model"):
         open_writer(path, {"model": "two"})
     with open_writer(path, JOB), pytest.raises(ConfigError, match="Another run is writing"):
         open_writer(path, JOB)
     with open_writer(path, JOB) as table:
         assert len(table.done) == len(ROWS)
     (tmp_path / f"t{suffix}.job").unlink()
-    with pytest.raises(ConfigError, match="there already, and no earlier run's"):
+    with pytest.raises(ConfigError, match="exists and is not an earlier run's"):
         open_writer(path, JOB)
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.jsonl, \.csv, \.parquet"):
         open_writer(tmp_path / "t.xlsx", JOB)
