@@ -22,7 +22,7 @@ from hf_captioner.bulk.run import BulkResult, caption_to_writer, run_fingerprint
 from hf_captioner.bulk.shards import Discovered, NamedImage
 from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, SeenKeys, open_writer
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CheckpointError, ConfigError, ImageError
+from hf_captioner.errors import CaptionerError, ConfigError, ImageError
 from hf_captioner.flags import add_generation_flags, generation_options
 from hf_captioner.hub.push import push_space
 from hf_captioner.images import IMAGE_SUFFIXES
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (CheckpointError, ConfigError, OSError) as error:
+    except (CaptionerError, OSError) as error:
         print(f"hf-captioner: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
 
@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="PATH",
         help="an image; a folder of them; a .tar (WebDataset) or .parquet file, or a saved data set, that holds them; "
-        "or - for paths on stdin",
+        "hf://datasets/OWNER/NAME for one of the Hub; or - for paths on stdin",
     )
     form = caption.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON object a line, with every word's probability")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
-from hf_captioner.bulk.rows import image_in_row, undecoded
+from hf_captioner.bulk.hub_dataset import HUB_SCHEME, download_dataset
+from hf_captioner.bulk.rows import NOT_DOWNLOADED, check_iterable, is_url, named_images, path_name
 from hf_captioner.bulk.shards import SHARD_SIZE, Discovered, FileShard, NamedImage, Shard, UnreadableSource
 from hf_captioner.bulk.tables import TABLE_SUFFIX, dataset_shards, is_saved_dataset, parquet_shards
 from hf_captioner.bulk.tar import TAR_SUFFIXES, tar_shards
@@ -18,15 +19,23 @@ from hf_captioner.images import IMAGE_SUFFIXES
 __all__ = ["Discovered", "NamedImage", "Shard", "Source", "is_collection", "iter_images", "read_sources", "shards"]
 
 Source = str | os.PathLike[str]
-"""An image, a folder, a tar file, a Parquet file, or the folder of a data set that `save_to_disk` wrote."""
+"""A path to an image, a folder, a tar file, a Parquet file or a data set that `save_to_disk` wrote; or
+`hf://datasets/OWNER/NAME` for a data set of the Hub, which is downloaded into the cache."""
 
 
 def iter_images(*sources: Source | Iterable[Any]) -> Iterator[NamedImage]:
-    """The images of these sources, in order, with their names; a folder's in the order of their paths.
+    """The images of these sources, in order, each with its name; a folder's in the order of their paths.
 
-    A source may also be a `datasets` data set or any other iterable of rows, each a mapping with an image in it, or of
-    images; these are named by their number. What cannot be read comes out as an ImageError in its place.
+    A source is a path (see Source), a `datasets` data set of either style, or any other iterable. An element of an
+    iterable is one image: a path, a file's bytes, a binary file object, a Pillow image, an array, a row with an image
+    in it, or a NamedImage. It is named by its path, where it is one, else by its number (`#0`).
+
+    What cannot be read comes out as an ImageError in its place. Raises TypeError at once for a source that is none of
+    these, such as a single array, and DataError for a Hub data set that cannot be downloaded.
     """
+    for source in sources:
+        if not isinstance(source, str | os.PathLike):
+            check_iterable(source)
     return read_sources(sources, Discovered())
 
 
@@ -37,14 +46,15 @@ def read_sources(sources: Iterable[Source | Iterable[Any]], discovered: Discover
             for shard in shards([source], discovered):
                 yield from shard
         else:
+            check_iterable(source)
             discovered.add(len(source) if isinstance(source, Sized) else None)
-            for index, row in enumerate(undecoded(source)):
-                yield NamedImage(f"#{index}", image_in_row(row, f"#{index}"))
+            yield from named_images(source)
 
 
 def is_collection(source: Source) -> bool:
-    """Whether a source is a folder, a tar file or a table, and not an image."""
-    return Path(source).is_dir() or _is_packed(os.fspath(source))
+    """Whether a source is not a single image."""
+    path = os.fspath(source)
+    return path.startswith(HUB_SCHEME) or Path(path).is_dir() or _is_packed(path)
 
 
 def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]:
@@ -55,7 +65,7 @@ def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]
     """
     files: list[str] = []
     for source in sources:
-        for found in _discover(str(Path(source)), discovered):
+        for found in _discover(path_name(source), discovered):
             if isinstance(found, str):
                 files.append(found)
             if files and (len(files) == SHARD_SIZE or not isinstance(found, str)):
@@ -69,7 +79,11 @@ def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]
 
 def _discover(source: str, discovered: Discovered) -> Iterator[str | Shard]:
     """The shards of a source, and the paths of those of its images that are files."""
-    if Path(source).is_dir():
+    if source.startswith(HUB_SCHEME):
+        yield from _walk(download_dataset(source), discovered)
+    elif is_url(source):
+        yield from _counted([UnreadableSource(source, NOT_DOWNLOADED)], discovered)
+    elif Path(source).is_dir():
         yield from _walk(source, discovered)
     elif _is_packed(source):
         found = tar_shards(source) if source.lower().endswith(TAR_SUFFIXES) else parquet_shards(source)

@@ -1,14 +1,42 @@
-"""The image of a row: a mapping as `datasets` stores it, or the image itself."""
+"""The elements of an iterable as images: paths, images, rows as `datasets` stores them, images with a name."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from hf_captioner.bulk.shards import NamedImage
 from hf_captioner.errors import ImageError
 from hf_captioner.images import ImageSource
+
+
+def check_iterable(images: Any) -> None:
+    """Raise TypeError for what is no iterable of images, also where Python could iterate over it."""
+    if not isinstance(images, bytes | Image.Image | np.ndarray | Mapping) and not hasattr(images, "read"):
+        try:
+            iter(images)
+            return
+        except TypeError:
+            pass
+    raise TypeError(
+        f"Images cannot be read from a {type(images).__name__}; expected a path, a data set or an iterable of images: "
+        "put a single image into a list, and take one split of a DatasetDict."
+    )
+
+
+def named_images(images: Iterable[Any]) -> Iterator[NamedImage]:
+    """Each element as one image, named by its path where it is one, else by its number."""
+    for index, element in enumerate(undecoded(images)):
+        if isinstance(element, NamedImage):
+            yield element
+        elif isinstance(element, str | os.PathLike):
+            name = path_name(element)
+            yield NamedImage(name, image_in_value(element, name))
+        else:
+            yield NamedImage(f"#{index}", image_in_row(element, f"#{index}"))
 
 
 def undecoded(rows: Any) -> Any:
@@ -35,21 +63,32 @@ def image_in_row(row: Any, name: str) -> ImageSource | ImageError:
 def image_in_value(value: Any, name: str) -> ImageSource | ImageError:
     """A value as `datasets` stores it, {bytes, path}, or an image in any other form."""
     if _is_stored_image(value):
-        value = value["path"] if value.get("bytes") is None else value["bytes"]
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if value is None:
         return ImageError(f"{name}: the row has no image.")
     if isinstance(value, str) and is_url(value):
-        return ImageError(f"{name}: {value} is a URL, which is not read; download the image and give its path.")
-    if isinstance(value, str | os.PathLike | bytes | Image.Image | np.ndarray):
-        return value
+        what = name if name == value else f"{name}: {value}"
+        return ImageError(f"{what}: {NOT_DOWNLOADED}.")
+    if isinstance(value, str | os.PathLike | bytes | Image.Image | np.ndarray) or hasattr(value, "read"):
+        image: ImageSource = value
+        return image
     return ImageError(
-        f"{name}: the image is {_shortened(value)}; expected a path, a file's bytes, a Pillow image or an array."
+        f"{name}: the image is {_shortened(value)}; expected a path, a file or its bytes, a Pillow image or an array."
     )
+
+
+NOT_DOWNLOADED = "a URL is not read; download it first and give the path of the file"
 
 
 def is_url(path: str) -> bool:
     scheme, separator, _ = path.partition("://")
     return bool(separator) and scheme.isalnum()
+
+
+def path_name(path: str | os.PathLike[str]) -> str:
+    """A path as a person would write it: `./a//b.jpg` is a/b.jpg."""
+    text = os.fspath(path)
+    return text if is_url(text) else str(Path(text))
 
 
 def _is_stored_image(value: Any) -> bool:

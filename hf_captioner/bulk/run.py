@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from hf_captioner.bulk.readers import Source, read_sources
 from hf_captioner.bulk.shards import Discovered, NamedImage
 from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, open_writer, to_row
 from hf_captioner.captioner import ImageCaptioner
@@ -43,7 +44,7 @@ def captioned(
 
 def caption_many(
     captioner: ImageCaptioner,
-    images: Iterable[NamedImage],
+    images: Source | Iterable[Any],
     out: str | os.PathLike[str],
     *,
     batch_size: int = 32,
@@ -52,12 +53,16 @@ def caption_many(
 ) -> BulkResult:
     """Caption what is not yet in the table `out`, whose name ends in .jsonl, .csv or .parquet (a folder).
 
-    images: as `iter_images` yields them. progress: a bar on stderr. search: fields of GenerationConfig.
-    Raises ConfigError for a table that another model, search or program began, and OSError where it cannot be written;
-    what was written stays whole, and the same call goes on from there.
+    images: a source or an iterable, as `iter_images` takes it. progress: a bar on stderr. search: fields of
+    GenerationConfig. Raises ConfigError for a table that another model, search or program began, and OSError where it
+    cannot be written; what was written stays whole, and the same call goes on from there.
     """
+    discovered = Discovered()
+    named = read_sources([images], discovered)
     with open_writer(Path(out), run_fingerprint(captioner, captioner.prepare_generation_config(search))) as writer:
-        return caption_to_writer(writer, captioner, images, batch_size=batch_size, progress=progress, **search)
+        return caption_to_writer(
+            writer, captioner, named, discovered=discovered, batch_size=batch_size, progress=progress, **search
+        )
 
 
 def caption_to_writer(

@@ -2,18 +2,22 @@
 
 import io
 import itertools
+import json
 import os
 import re
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_captioner import ImageCaptioner, ImageError, iter_images
+from hf_captioner import ImageCaptioner, ImageError, caption_many, iter_images
 from hf_captioner.bulk.readers import read_sources, shards
-from hf_captioner.bulk.shards import SHARD_SIZE, Discovered
+from hf_captioner.bulk.shards import SHARD_SIZE, Discovered, NamedImage
 from hf_captioner.bulk.tar import TarShard
 from hf_captioner.images import MAX_FILE_BYTES, open_image
 from tests.bulk.archive import data_set, encoded, write_tar
@@ -195,8 +199,67 @@ def test_a_member_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None
     assert isinstance(found.image, ImageError) and "at most" in str(found.image)
 
 
-def test_rows_without_a_image_are_said(tmp_path: Path) -> None:
-    found = list(iter_images([{"label": 1}, {"image": None}, {"jpg": encoded(0), "txt": "a"}]))
-    assert "no image in the row; found label" in str(found[0].image)
-    assert "the row has no image" in str(found[1].image)
-    assert found[2].image == encoded(0)
+def test_a_row_without_an_image_is_an_error_in_its_place() -> None:
+    rows: list[Any] = [{"label": 1}, {"image": None}, {"path": 5}, {"image": {"path": 5}}, 7, {}]
+    images = list(iter_images([*rows, {"jpg": encoded(0), "txt": "a", "json": {"a": 1}}]))
+    reasons = [
+        "#0: there is no image in the row; found label",
+        "#1: the row has no image",
+        "#2: the image is 5; expected a path",
+        "#3: the image is 5; expected a path",
+        "#4: the image is 7; expected a path",
+        "#5: there is no image in the row; found nothing",
+    ]
+    for image, reason in zip(images, reasons, strict=False):
+        assert isinstance(image.image, ImageError) and reason in str(image.image)
+    assert images[-1].image == encoded(0)
+
+
+def test_a_url_is_one_sentence(tmp_path: Path) -> None:
+    url = "https://example.com/a.jpg"
+    for image in (*iter_images(url), *iter_images([url])):
+        assert image.name == url and str(image.image).startswith(f"{url}: a URL is not read; download it first")
+    [image] = iter_images([{"image": {"bytes": None, "path": url}}])
+    assert f"#0: {url}: a URL is not read" in str(image.image)
+
+
+def test_three_doors_take_the_same_things(saved_captioner: ImageCaptioner, tmp_path: Path) -> None:
+    """`iter_images`, `stream` and `caption_many`: one caption for each element, in order."""
+    files = [encoded(index, "PNG") for index in range(3)]
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path, content in zip(paths, files, strict=True):
+        path.write_bytes(content)
+    numbers = ["#0", "#1", "#2"]
+    rows = [{"image": {"bytes": files[0], "path": None}}, {"image": paths[1]}, {"png": files[2]}]
+    expected = [caption.text for caption in saved_captioner.caption(files, num_beams=1)]
+    cases: list[tuple[Any, list[str]]] = [
+        (tmp_path, list(map(str, paths))),
+        (paths, list(map(str, paths))),
+        ((str(path) for path in paths), list(map(str, paths))),
+        (files, numbers),
+        ([generated(0), io.BytesIO(files[1]), np.asarray(generated(2))], numbers),
+        (rows, numbers),
+        (data_set(3), numbers),
+        (data_set(3).to_iterable_dataset(), numbers),
+        (iter_images(*paths), list(map(str, paths))),
+        ([NamedImage("a", files[0]), NamedImage("b", paths[1]), NamedImage("c", files[2])], ["a", "b", "c"]),
+    ]
+    for number, (images, names) in enumerate(cases):
+        images = list(images) if isinstance(images, Iterator) else images  # to read it three times
+        assert [image.name for image in iter_images(images)] == names
+        assert [str(caption) for caption in saved_captioner.stream(images, num_beams=1)] == expected
+        out = tmp_path / f"out{number}" / "captions.jsonl"
+        result = caption_many(saved_captioner, images, out, num_beams=1)
+        assert (result.captioned, result.failed) == (3, 0)
+        stored = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [(row["path"], row["caption"]) for row in stored] == list(zip(names, expected, strict=True))
+    result = caption_many(saved_captioner, paths[0], tmp_path / "one.csv", num_beams=1)
+    assert result.captioned == 1
+
+
+@pytest.mark.parametrize(
+    "images", [b"bytes", np.zeros((4, 4, 3), np.uint8), generated(1), io.BytesIO(), {"image": b""}, 5, None]
+)
+def test_a_single_image_or_row_is_no_source(images: Any) -> None:
+    with pytest.raises(TypeError, match="put a single image into a list"):
+        iter_images(images)

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub on 127.0.0.1, for the real client: models and Spaces, small and large files.
+"""A stand-in for the Hugging Face Hub on 127.0.0.1, for the real client: models, Spaces and data sets.
 
 with StandInHub() as hub:
     subprocess.run([...], env={**os.environ, **hub.environment(home)})    # another process
@@ -27,7 +27,7 @@ USER = "me"
 
 
 class StandInHub:
-    """`repositories` is keyed by (`models` or `spaces`, id); `requests` logs every (method, path)."""
+    """`repositories` is keyed by (`models`, `spaces` or `datasets`, id); `requests` logs every (method, path)."""
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
@@ -104,14 +104,14 @@ _ROUTES = [
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/repos/create", "create"),
     ("POST", r"/api/validate-yaml", "validate"),
-    ("POST", r"/api/(models|spaces)/(.+?)/preupload/([^/]+)", "preupload"),
-    ("POST", r"/api/(models|spaces)/(.+?)/commit/([^/]+)", "commit"),
-    ("GET", r"/api/(models|spaces)/(.+?)/tree/([^/]+)", "tree"),
-    ("GET", r"/api/(models|spaces)/([^/]+(?:/[^/]+)??)(?:/revision/([^/]+))?", "info"),
-    ("POST", r"/(?:(spaces)/)?(.+?)\.git/info/lfs/objects/batch", "lfs_batch"),
+    ("POST", r"/api/(models|spaces|datasets)/(.+?)/preupload/([^/]+)", "preupload"),
+    ("POST", r"/api/(models|spaces|datasets)/(.+?)/commit/([^/]+)", "commit"),
+    ("GET", r"/api/(models|spaces|datasets)/(.+?)/tree/([^/]+)", "tree"),
+    ("GET", r"/api/(models|spaces|datasets)/([^/]+(?:/[^/]+)??)(?:/revision/([^/]+))?", "info"),
+    ("POST", r"/(?:(spaces|datasets)/)?(.+?)\.git/info/lfs/objects/batch", "lfs_batch"),
     ("PUT", r"/lfs/([0-9a-f]{64})", "lfs_put"),
     ("POST", r"/lfs/verify", "lfs_verify"),
-    ("GET", r"/(?:(spaces)/)?([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)", "resolve"),
+    ("GET", r"/(?:(spaces|datasets)/)?([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)", "resolve"),
 ]
 
 
