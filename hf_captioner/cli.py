@@ -6,6 +6,7 @@ Exit codes: 0 all well; 1 some images failed, each named on stderr, or the work 
 import argparse
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
@@ -18,9 +19,10 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from hf_captioner.bulk.readers import read_sources, shards
+from hf_captioner.bulk.results import CaptionResult, Row, SeenKeys
 from hf_captioner.bulk.run import BulkResult, caption_to_writer, run_fingerprint
 from hf_captioner.bulk.shards import Discovered, NamedImage
-from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, SeenKeys, open_writer
+from hf_captioner.bulk.writers import CaptionWriter, open_writer
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CaptionerError, ConfigError, ImageError
 from hf_captioner.flags import add_generation_flags, generation_options
@@ -149,13 +151,13 @@ def _on_ray(options: argparse.Namespace) -> BulkResult:
     from hf_captioner.bulk.ray import caption_on_ray
 
     discovered = Discovered()
+    dtype = "bfloat16" if options.bfloat16 else "auto"
     return caption_on_ray(
+        functools.partial(ImageCaptioner.from_pretrained, options.model, device="auto", dtype=dtype),
         _some(shards(_places(options.paths), discovered), options),
         options.out,
-        model=options.model,
-        bfloat16=options.bfloat16,
-        batch_size=options.batch_size,
         discovered=discovered,
+        batch_size=options.batch_size,
         **generation_options(options),
     )
 

@@ -24,9 +24,8 @@ ROOMS = [
     "hub",
     "heatmap",
     "caption",
-    "bulk.readers",
-    "captioner",
     "bulk",
+    "captioner",
     "training",
     "demo",
     "cli",
@@ -35,7 +34,7 @@ ROOMS = [
 
 
 def room_of(module: str) -> int:
-    """Which of ROOMS a module of the package is in; `bulk.readers` before `bulk`."""
+    """Which of ROOMS a module of the package is in."""
     fits = [room for room in ROOMS if f"{module}.".startswith(f"{room}.")]
     assert fits, f"hf_captioner.{module} is in no room"
     return ROOMS.index(max(fits, key=len))

@@ -1,7 +1,7 @@
 """Captions by Ray: shards of images go to workers, each with a captioner of its own, on one machine or many.
 
-A worker writes a shard's captions as one Parquet file, named after the shard, whole or not at all. So a shard that is
-done again, because its machine died before it could say that it was done, replaces its own file and no other.
+A worker writes its captions as Parquet files named after the shard, each whole or not at all. A shard that is done
+again, because its machine died before its answer arrived, finds them and writes only what is missing.
 """
 
 import contextlib
@@ -9,109 +9,134 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from tqdm import tqdm
 
-from hf_captioner.bulk.run import BulkResult, captioned, run_fingerprint
+from hf_captioner.bulk.parts import ROWS_PER_PART, count_rows, names_in_parts, part_path, write_part
+from hf_captioner.bulk.results import SeenKeys, to_row
+from hf_captioner.bulk.run import BulkResult, Captioner, run_fingerprint, stream_named
 from hf_captioner.bulk.shards import Discovered, FileShard, Shard, UnreadableSource
 from hf_captioner.bulk.tables import DatasetShard, ParquetShard
 from hf_captioner.bulk.tar import TarShard
-from hf_captioner.bulk.writers import ParquetWriter, open_writer, part_of, to_row, write_part
-from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import ConfigError, ImageError
+from hf_captioner.bulk.writers import open_writer
+from hf_captioner.config import GenerationOptions
+from hf_captioner.errors import CaptionerError, ConfigError, MissingExtraError
 
-WAVE = 4096
-"""Shards that Ray is given at once, so that the memory needed does not grow with the archive."""
-TRIES = 100
-"""How often a shard is tried again whose worker dies; waiting for a worker that starts anew counts too."""
-KINDS: dict[str, Callable[..., Shard]] = {
+SHARDS_PER_WAVE = 4096
+"""Shards given to Ray at a time, so that the memory needed does not grow with the archive."""
+MAX_RETRIES = 100
+"""Of a shard whose worker died; waiting for a worker that restarts counts too."""
+SHARD_KINDS: dict[str, Callable[..., Shard]] = {
     kind.__name__: kind for kind in (UnreadableSource, FileShard, TarShard, ParquetShard, DatasetShard)
 }
 
 
-class Worker:
-    """On any machine: a captioner that is loaded once, and captions shard after shard."""
-
-    def __init__(self, model: str | None, bfloat16: bool, out: str, batch_size: int, search: dict[str, Any]) -> None:
-        self.captioner = ImageCaptioner.from_pretrained(model)
-        self.captioner.dtype = torch.bfloat16 if bfloat16 else torch.float32
-        if torch.cuda.is_available():
-            self.captioner.to("cuda")
-        self.out, self.batch_size, self.search = Path(out), batch_size, search
-        self.done = ParquetWriter.names_in(self.out)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        tallies = [self._caption(str(text)) for text in batch["shard"]]
-        return {"captioned": [good for good, _ in tallies], "failed": [bad for _, bad in tallies]}
-
-    def _caption(self, text: str) -> tuple[int, int]:
-        name = hashlib.sha256(text.encode()).hexdigest()[:32]
-        if part_of(self.out, name).exists():
-            return 0, 0
-        values = json.loads(text)
-        shard = KINDS[values.pop("kind")](**values)
-        new = (image for image in shard if not self.done.take(image.name))
-        found = list(captioned(self.captioner, new, batch_size=self.batch_size, **self.search))
-        if found:
-            write_part(self.out, name, [to_row(image.name, outcome) for image, outcome in found])
-        failed = sum(isinstance(outcome, ImageError) for _, outcome in found)
-        return len(found) - failed, failed
-
-
 def caption_on_ray(
-    given: Iterable[Shard],
+    load: Callable[[], Captioner],
+    shards: Iterable[Shard],
     out: Path,
     *,
-    model: str | None = None,
-    bfloat16: bool = False,
-    batch_size: int = 32,
     discovered: Discovered | None = None,
-    **search: Any,
+    batch_size: int = 32,
+    **generation: Unpack[GenerationOptions],
 ) -> BulkResult:
-    """Caption the shards into the folder `out` of Parquet files, on the Ray that RAY_ADDRESS names, or here.
+    """Caption the shards into the folder `out` of Parquet files, on the cluster that RAY_ADDRESS names, or here.
 
-    Every machine must reach the images, the model and `out` under the same names. A worker has a GPU where the
-    cluster has any, else one core. A machine that dies loses nothing: its shards are done by the others. Raises as
-    `caption_many` does.
+    load: gives the captioner; it is pickled, and called here and by every worker. discovered: counts the images while
+    the shards are read, for the bar's total. Every machine must reach the images, the model and `out` under the same
+    names. A worker has a GPU where the cluster has any, else one core. A machine may die: others do its shards.
+    Raises what `caption_many` does, and OSError with the sentence of a worker that failed.
     """
     if out.suffix != ".parquet":
         raise ConfigError(f"--out is {out}; with Ray expected a name that ends in .parquet.")
-    captioner = ImageCaptioner.from_pretrained(model)
-    captioner.dtype = torch.bfloat16 if bfloat16 else torch.float32
-    settings = captioner.prepare_generation_config(search)
-    with _quiet(), _started() as ray, open_writer(out, run_fingerprint(captioner, settings)) as table:
-        before, counts = len(table.done), [0, 0]
+    captioner = load()
+    fingerprint = run_fingerprint(captioner, captioner.prepare_generation_config(generation))
+    worker = (load, str(out.resolve()), batch_size, generation)
+    with _quiet(), _started() as ray, open_writer(out, fingerprint):
+        captioned_before, failed_before = count_rows(out)
+        before = captioned_before + failed_before
+        texts = map(_shard_to_json, shards)
         with tqdm(initial=before, unit="image", dynamic_ncols=True) as bar:
-            texts, worker = map(_text, given), (model, bfloat16, str(out.resolve()), batch_size, search)
-            while wave := list(islice(texts, WAVE)):
+            while wave := list(islice(texts, SHARDS_PER_WAVE)):
                 bar.total = discovered.total if discovered else None
-                for row in _run(ray, wave, worker):
-                    counts[0] += int(row["captioned"])
-                    counts[1] += int(row["failed"])
-                    bar.update(int(row["captioned"]) + int(row["failed"]))
-    return BulkResult(counts[0], counts[1], before)
+                for written in _run(ray, wave, worker):
+                    bar.update(written)
+            # Not the sum of the answers: that of a worker whose machine died may have been lost.
+            captioned, failed = count_rows(out)
+            bar.update(captioned + failed - bar.n)
+    return BulkResult(captioned - captioned_before, failed - failed_before, before)
 
 
-def _text(shard: Shard) -> str:
+class Worker:
+    """Captions shard after shard, with a captioner that is loaded once.
+
+    An error is an answer: Ray would put its sentence somewhere into the text of an exception of its own.
+    """
+
+    def __init__(self, load: Callable[[], Captioner], out: str, batch_size: int, generation: GenerationOptions) -> None:
+        self.load, self.out, self.batch_size, self.generation = load, Path(out), batch_size, generation
+        self.captioner: Captioner | None = None
+        self.done = SeenKeys()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        answers = [self._answer(str(text)) for text in batch["shard"]]
+        return {"written": [written for written, _ in answers], "error": [error for _, error in answers]}
+
+    def _answer(self, text: str) -> tuple[int, str]:
+        """Rows written, and what went wrong, or nothing."""
+        try:
+            if self.captioner is None:
+                self.done = names_in_parts(self.out)
+                self.captioner = self.load()
+            return self._caption(self.captioner, text), ""
+        except Exception as error:
+            kind = "" if isinstance(error, CaptionerError | OSError) else f"{type(error).__name__}: "
+            return 0, f"The worker on {socket.gethostname()} failed: {kind}{error}"
+
+    def _caption(self, captioner: Captioner, text: str) -> int:
+        name, shard, written = hashlib.sha256(text.encode()).hexdigest()[:32], _shard_from_json(text), 0
+        if shard.count is not None and all(
+            part_path(self.out, f"{name}-{number}").exists() for number in range(-(-shard.count // ROWS_PER_PART))
+        ):
+            return 0
+        for number, numbered in groupby(enumerate(shard), lambda pair: pair[0] // ROWS_PER_PART):
+            part = f"{name}-{number}"
+            new = (image for _, image in numbered if not self.done.take(image.name))
+            if part_path(self.out, part).exists():
+                continue
+            results = stream_named(captioner, new, batch_size=self.batch_size, **self.generation)
+            rows = [to_row(image.name, result) for image, result in results]
+            if rows:
+                write_part(self.out, part, rows)
+            written += len(rows)
+        return written
+
+
+def _shard_to_json(shard: Shard) -> str:
     return json.dumps({"kind": type(shard).__name__, **asdict(shard)})  # type: ignore[call-overload]
+
+
+def _shard_from_json(text: str) -> Shard:
+    values = json.loads(text)
+    return SHARD_KINDS[values.pop("kind")](**values)
 
 
 @contextlib.contextmanager
 def _started() -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported, as is the next
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads these two when it is imported
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray.data
     except ImportError as error:
-        raise ConfigError("--engine ray needs Ray; pip install 'hf-captioner[ray]'.") from error
+        raise MissingExtraError("--engine ray", "ray") from error
     dashboard = None if "RAY_ADDRESS" in os.environ else False
     ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     try:
@@ -120,38 +145,35 @@ def _started() -> Iterator[Any]:
         ray.shutdown()
 
 
-def _run(ray: Any, wave: list[str], worker: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-    """What each shard's worker answers, as it comes."""
+def _run(ray: Any, wave: list[str], worker: tuple[Any, ...]) -> Iterator[int]:
+    """Rows written of each shard, as the answers come. Raises OSError where a worker failed."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    has = ray.cluster_resources()
-    one = {"num_gpus": 1} if has.get("GPU") else {"num_cpus": 1}
-    workers = int(has.get("GPU") or has["CPU"])
+    resources = ray.cluster_resources()
+    per_worker = {"num_gpus": 1} if resources.get("GPU") else {"num_cpus": 1}
+    workers = int(resources.get("GPU") or resources["CPU"])
     shards = ray.data.from_items([{"shard": text} for text in wave], override_num_blocks=len(wave))
     answers = shards.map_batches(
         Worker,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2),
         fn_constructor_args=worker,
-        max_task_retries=TRIES,
-        **one,
+        max_task_retries=MAX_RETRIES,
+        **per_worker,
     )
     try:
-        yield from answers.iter_rows()
-    except ray.exceptions.RayTaskError as error:
-        raise OSError(f"A worker failed: {_cause(error)}") from error
-
-
-def _cause(error: Exception) -> str:
-    """The sentence of what a worker raised, which Ray puts somewhere into a long text."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line.startswith(("OSError: ", "hf_captioner.")) or "Error: " in line]
-    return said[-1] if said else lines[-1]
+        for answer in answers.iter_rows():
+            if answer["error"]:
+                raise OSError(str(answer["error"]))
+            yield int(answer["written"])
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(f"Ray gave up ({reason}); the same command continues from what is written.") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray prints on stdout that a machine died, and warns of its own settings."""
+    """Keep Ray off stdout, where it reports that a machine died, and hide warnings of its own settings."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

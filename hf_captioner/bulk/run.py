@@ -1,25 +1,46 @@
-"""Many images into one table, in bounded memory: stopped at any moment and started again, it goes on."""
+"""Many images into one table, in bounded memory: a run that was stopped at any moment is continued by the same call."""
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Unpack
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from hf_captioner.bulk.readers import Source, read_sources
+from hf_captioner.bulk.results import CaptionResult, Row, to_row
 from hf_captioner.bulk.shards import Discovered, NamedImage
-from hf_captioner.bulk.writers import CaptionResult, CaptionWriter, Row, open_writer, to_row
-from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import GenerationConfig
+from hf_captioner.bulk.writers import CaptionWriter, open_writer
+from hf_captioner.config import CaptionerConfig, GenerationConfig, GenerationOptions
 from hf_captioner.errors import ImageError
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
+
+
+class Captioner(Protocol):
+    """What is needed of an `ImageCaptioner`."""
+
+    config: CaptionerConfig
+    tokenizer: CaptionTokenizer
+    dtype: torch.dtype
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
+
+    def prepare_generation_config(self, overrides: Mapping[str, Any]) -> GenerationConfig: ...
+
+    def stream(
+        self, images: Iterable[NamedImage], *, batch_size: int = 32, **generation: Unpack[GenerationOptions]
+    ) -> Generator[CaptionResult, None, None]: ...
 
 
 @dataclass(frozen=True)
 class BulkResult:
+    """What a run added to its table."""
+
     captioned: int
     failed: int
     """Images that could not be read; the table says why."""
@@ -27,54 +48,40 @@ class BulkResult:
     """Images that were in the table already."""
 
 
-def captioned(
-    captioner: ImageCaptioner, given: Iterable[NamedImage], *, batch_size: int = 32, **search: Any
-) -> Iterator[tuple[NamedImage, CaptionResult]]:
-    """Each image with its caption, its captions, or why there is none; in their order, as `stream` goes."""
-    ahead: deque[NamedImage] = deque()
-
-    def noted() -> Iterator[NamedImage]:
-        for image in given:
-            ahead.append(image)
-            yield image
-
-    for outcome in captioner.stream(noted(), batch_size=batch_size, **search):
-        yield ahead.popleft(), outcome
-
-
 def caption_many(
-    captioner: ImageCaptioner,
+    captioner: Captioner,
     images: Source | Iterable[Any],
     out: str | os.PathLike[str],
     *,
     batch_size: int = 32,
     progress: bool = False,
-    **search: Any,
+    **generation: Unpack[GenerationOptions],
 ) -> BulkResult:
-    """Caption what is not yet in the table `out`, whose name ends in .jsonl, .csv or .parquet (a folder).
+    """Caption the images that are not in the table `out` yet; its name ends in .jsonl, .csv or .parquet (a folder).
 
-    images: a source or an iterable, as `iter_images` takes it. progress: a bar on stderr. search: fields of
-    GenerationConfig. Raises ConfigError for a table that another model, search or program began, and OSError where it
-    cannot be written; what was written stays whole, and the same call goes on from there.
+    images: a source or an iterable, as `iter_images` takes it. progress: a bar on stderr. generation: fields of
+    GenerationConfig. Raises ConfigError for a table that was begun with other settings or is being written by another
+    process, and OSError where it cannot be written; its rows stay whole, and the same call continues from there.
     """
     discovered = Discovered()
     named = read_sources([images], discovered)
-    with open_writer(Path(out), run_fingerprint(captioner, captioner.prepare_generation_config(search))) as writer:
+    fingerprint = run_fingerprint(captioner, captioner.prepare_generation_config(generation))
+    with open_writer(Path(out), fingerprint) as writer:
         return caption_to_writer(
-            writer, captioner, named, discovered=discovered, batch_size=batch_size, progress=progress, **search
+            writer, captioner, named, discovered=discovered, batch_size=batch_size, progress=progress, **generation
         )
 
 
 def caption_to_writer(
     writer: CaptionWriter,
-    captioner: ImageCaptioner,
+    captioner: Captioner,
     images: Iterable[NamedImage],
     *,
     discovered: Discovered | None = None,
     batch_size: int = 32,
     progress: bool = False,
     on_result: Callable[[int, NamedImage, CaptionResult], object] | None = None,
-    **search: Any,
+    **generation: Unpack[GenerationOptions],
 ) -> BulkResult:
     """As `caption_many`, into an open writer.
 
@@ -83,7 +90,8 @@ def caption_to_writer(
     """
     before = len(writer.done)
     new = (image for image in images if not writer.done.take(image.name))
-    counts, rows = [0, 0], list[Row]()
+    captioned = failed = 0
+    rows: list[Row] = []
     with tqdm(initial=before, unit="image", disable=not progress, dynamic_ncols=True, smoothing=0.05) as bar:
 
         def write() -> None:
@@ -93,23 +101,41 @@ def caption_to_writer(
             rows.clear()
 
         try:
-            for image, result in captioned(captioner, new, batch_size=batch_size, **search):
+            for image, result in stream_named(captioner, new, batch_size=batch_size, **generation):
                 if on_result:
-                    on_result(before + sum(counts), image, result)
-                counts[isinstance(result, ImageError)] += 1
+                    on_result(before + captioned + failed, image, result)
                 rows.append(to_row(image.name, result))
+                if isinstance(result, ImageError):
+                    failed += 1
+                else:
+                    captioned += 1
                 if len(rows) == batch_size:
                     write()
         finally:
             write()
-    return BulkResult(counts[0], counts[1], before)
+    return BulkResult(captioned, failed, before)
+
+
+def stream_named(
+    captioner: Captioner, images: Iterable[NamedImage], *, batch_size: int = 32, **generation: Unpack[GenerationOptions]
+) -> Iterator[tuple[NamedImage, CaptionResult]]:
+    """Each image with its result, in order, as `stream` yields them."""
+    in_flight: deque[NamedImage] = deque()
+
+    def remembered() -> Iterator[NamedImage]:
+        for image in images:
+            in_flight.append(image)
+            yield image
+
+    for result in captioner.stream(remembered(), batch_size=batch_size, **generation):
+        yield in_flight.popleft(), result
 
 
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "seed")
 BEAM_SEARCH_FIELDS = ("num_beams", "num_beam_groups", "diversity_penalty")
 
 
-def run_fingerprint(captioner: ImageCaptioner, generation_config: GenerationConfig) -> dict[str, Any]:
+def run_fingerprint(captioner: Captioner, generation_config: GenerationConfig) -> dict[str, Any]:
     """Everything that the rows of a table depend on, as JSON; runs whose fingerprints are equal may share a table.
 
     weights: SHA-256 of all parameters, the encoder's too, in float16, as a checkpoint stores them. tokenizer: SHA-256

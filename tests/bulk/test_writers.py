@@ -11,7 +11,9 @@ import pyarrow.parquet
 import pytest
 
 from hf_captioner import Caption, ConfigError, ImageError, Word
-from hf_captioner.bulk.writers import FORMATS, ROWS_PER_PART, SeenKeys, open_writer, to_row
+from hf_captioner.bulk.parts import ROWS_PER_PART
+from hf_captioner.bulk.results import SeenKeys, to_row
+from hf_captioner.bulk.writers import FORMATS, open_writer
 
 JOB = {"model": "one"}
 AWKWARD = ["plain.jpg", 'with "quotes", and\nlines.jpg', "caf\udce9.jpg", "ünïcode 漢字.png", "=1+1.png"]
@@ -108,7 +110,7 @@ def test_a_damaged_table_is_said_and_not_cut(tmp_path: Path, suffix: str, noise:
     path = written(tmp_path / f"t{suffix}")
     content = path.read_bytes() + noise
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="mend it, or give another --out"):
+    with pytest.raises(ConfigError, match="repair it, or give another --out"):
         open_writer(path, JOB)
     assert path.read_bytes() == content
 
