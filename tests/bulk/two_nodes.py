@@ -1,6 +1,6 @@
 """A Ray cluster of two nodes with processes of their own on this machine.
 
-`python -m tests.bulk.two_nodes FOLDER TEMPORARY`
+`python -m tests.bulk.two_nodes FOLDER`, with RAY_TMPDIR: an empty folder
 
 Prints its address; once FOLDER holds a table's first files and the second node works as well, every process of that
 is killed with SIGKILL.
@@ -41,11 +41,10 @@ def captions(process: int) -> bool:
         return False
 
 
-def main(folder: Path, temporary: str) -> None:
-    head = {"num_cpus": 2, "object_store_memory": ROOM, "include_dashboard": False, "temp_dir": temporary}
-    # Ray writes the address of a cluster into this folder, which exists only where Ray has run before.
-    os.environ["RAY_TMPDIR"] = temporary
-    (Path(temporary) / "ray").mkdir()
+def main(folder: Path) -> None:
+    temporary = Path(os.environ["RAY_TMPDIR"])
+    head = {"num_cpus": 2, "object_store_memory": ROOM, "include_dashboard": False, "temp_dir": str(temporary)}
+    (temporary / "ray").mkdir()  # for the address of a cluster, where Ray expects the folder
     cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": NOTICES})
     second = cluster.add_node(num_cpus=1, object_store_memory=ROOM)
     print(cluster.address, flush=True)
@@ -60,4 +59,4 @@ def main(folder: Path, temporary: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))
