@@ -2,25 +2,33 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
 DATA ?= ../shared/data/flickr8k
 WEIGHTS ?= ../shared/weights
 OUT ?= runs/flickr8k
 
 .PHONY: setup demo caption test lint types audit train
 
+# Everything; the page alone needs less.
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml
+$(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet uv
-	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[demo,train,bulk,ray,dev]"
+
+$(VENV)/.ready: pyproject.toml | $(UV)
+	$(UV) pip install --quiet --python $(RUN) --editable ".[demo,train,bulk,ray,dev]"
+	touch $(VENV)/.ready-demo $@
+
+$(VENV)/.ready-demo: pyproject.toml | $(UV)
+	$(UV) pip install --quiet --python $(RUN) --editable ".[demo]"
 	touch $@
 
-demo: setup
+demo: $(VENV)/.ready-demo
 	$(VENV)/bin/hf-captioner demo
 
-caption: setup
-	@test -n "$(IMAGE)" || { echo "make caption needs a picture: make caption IMAGE=dog.jpg" >&2; exit 2; }
+caption: $(VENV)/.ready-demo
+	@test -n "$(IMAGE)" || { echo "make caption needs an image: make caption IMAGE=dog.jpg" >&2; exit 2; }
 	$(VENV)/bin/hf-captioner caption "$(IMAGE)"
 
 # Two files of tests at a time, a thread each: most of a test's time is a process that starts.

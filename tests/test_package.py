@@ -10,8 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from gradio_client import Client, handle_file
 
 import hf_captioner
+from tests.demo.serving import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
@@ -97,6 +99,18 @@ def test_wheel_and_sdist_carry_everything(built: Path) -> None:
     } <= wheel
     assert {"space/app.py", "train/ablation.py", "tests/conftest.py", "model_card.md", "Makefile"} <= sdist
     assert not [name for name in wheel if name.startswith(("train/", "tests/"))]
+
+
+def test_make_demo_opens_the_page_with_no_more_than_it_needs(built: Path, image_path: Path, tmp_path: Path) -> None:
+    """In an unpacked sdist, where nothing was set up before."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (clone,) = tmp_path.glob("hf_captioner-*")
+    with serving(["make", "demo", f"PYTHON={sys.executable}"], tmp_path, cwd=clone) as server:
+        answer = Client(server.url, verbose=False).predict(handle_file(image_path), api_name="/caption")
+    assert len(answer["caption"].split()) >= 3
+    installed = {path.name for path in (clone / ".venv").glob("lib/python3*/site-packages/*")}
+    assert "gradio" in installed and not installed & {"evaluate", "pyarrow", "ray", "pytest"}
 
 
 LOWEST = """
