@@ -1,5 +1,7 @@
 """Every exception of the package. Each message is one sentence: what was found, what was expected, what to do."""
 
+from importlib.util import find_spec
+
 
 class CaptionerError(ValueError):
     """The base of them all: catch it to catch whatever the package itself raises."""
@@ -18,6 +20,12 @@ class MissingExtraError(ConfigError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs packages that are not installed; run: pip install 'hf-captioner[{extra}]'")
+
+
+def require_extra(what: str, extra: str, *modules: str) -> None:
+    """Raise MissingExtraError unless these top-level modules, which the extra brings, are installed; imports none."""
+    if not all(map(find_spec, modules)):
+        raise MissingExtraError(what, extra)
 
 
 class CheckpointError(CaptionerError):

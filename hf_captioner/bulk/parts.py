@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_captioner import atomic
 from hf_captioner.bulk.results import Row, SeenKeys, candidate_texts, storable, unwritable
-from hf_captioner.errors import ConfigError, MissingExtraError
+from hf_captioner.errors import ConfigError
 
 ROWS_PER_PART = 512
 """Rows of a file: the most that a kill can cost."""
@@ -65,10 +65,8 @@ def count_rows(folder: Path) -> tuple[int, int]:
 
 def _batches(folder: Path, column: str) -> Iterator[Any]:
     """A column of all files, as Arrow arrays."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("A Parquet table", "bulk") from error
+    import pyarrow.parquet
+
     for part in sorted(folder.glob("part-*.parquet")):
         try:
             with pyarrow.parquet.ParquetFile(part) as file:

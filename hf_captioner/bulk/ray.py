@@ -28,7 +28,7 @@ from hf_captioner.bulk.tables import DatasetShard, ParquetShard
 from hf_captioner.bulk.tar import TarShard
 from hf_captioner.bulk.writers import open_writer
 from hf_captioner.config import GenerationOptions
-from hf_captioner.errors import CaptionerError, ConfigError, MissingExtraError
+from hf_captioner.errors import CaptionerError, ConfigError, require_extra
 
 SHARDS_PER_WAVE = 4096
 """Shards given to Ray at a time, so that the memory needed does not grow with the archive."""
@@ -57,6 +57,7 @@ def caption_on_ray(
     """
     if out.suffix != ".parquet":
         raise ConfigError(f"--out is {out}; with Ray expected a name that ends in .parquet.")
+    require_extra("--engine ray", "ray", "ray", "pyarrow")
     captioner = load()
     fingerprint = run_fingerprint(captioner, captioner.prepare_generation_config(generation))
     worker = (load, str(out.resolve()), batch_size, generation)
@@ -133,10 +134,8 @@ def _shard_from_json(text: str) -> Shard:
 def _started() -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads these two when it is imported
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("--engine ray", "ray") from error
+    import ray.data
+
     dashboard = None if "RAY_ADDRESS" in os.environ else False
     ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     try:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from hf_captioner import atomic
 from hf_captioner.bulk.parts import ROWS_PER_PART, names_in_parts, write_part
 from hf_captioner.bulk.results import Row, SeenKeys, candidate_texts, storable, unwritable
-from hf_captioner.errors import ConfigError
+from hf_captioner.errors import ConfigError, require_extra
 
 CSV_COLUMNS = ("path", "caption", "confidence", "score", "candidates", "error")
 """JSON lines and Parquet have `finished` and `words` besides."""
@@ -248,4 +248,6 @@ def open_writer(path: Path, fingerprint: dict[str, Any]) -> ResumableWriter:
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"--out is {path}; expected a name that ends in {', '.join(FORMATS)}.")
+    if path.suffix == ".parquet":
+        require_extra("A Parquet table", "bulk", "pyarrow")
     return FORMATS[path.suffix](path, fingerprint)
