@@ -17,7 +17,7 @@ $(UV):
 	$(RUN) -m pip install --quiet uv
 
 $(VENV)/.ready: pyproject.toml | $(UV)
-	$(UV) pip install --quiet --python $(RUN) --editable ".[demo,train,bulk,ray,dev]"
+	$(UV) pip install --quiet --python $(RUN) --editable ".[demo,train,bulk,ray,completion,dev]"
 	touch $(VENV)/.ready-demo $@
 
 $(VENV)/.ready-demo: pyproject.toml | $(UV)
@@ -48,12 +48,12 @@ audit: setup
 
 # Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors
-	$(RUN) -m hf_captioner.training.trainer train/recipes/flickr8k.yaml --data $(DATA) --out $(OUT) \
+	$(VENV)/bin/hf-captioner train $(DATA) --dataset Flickr8k --out $(OUT) \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
 	$(RUN) -m hf_captioner.training.tune_generation --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m hf_captioner.training.calibrate --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m hf_captioner.training.occlusion --data $(DATA) --model $(OUT)/best --write
-	$(RUN) -m hf_captioner.training.evaluate --data $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
+	$(VENV)/bin/hf-captioner evaluate $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights

@@ -1,44 +1,56 @@
-"""`hf-captioner`: caption images, open the page, push to the Hub. Results on stdout, everything else on stderr.
+"""`hf-captioner`: caption images, open the page, train, push to the Hub. Results on stdout, everything else on stderr.
 
 Exit codes: 0 all well; 1 some images failed, each named on stderr, or the work could not be done; 2 bad usage.
 """
 
 import argparse
-import contextlib
-import csv
-import functools
+import ast
+import dataclasses
+import inspect
 import io
 import itertools
-import json
+import logging
 import os
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import types
+import typing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import read_sources, shards
-from hf_captioner.bulk.results import CaptionResult, Row, SeenKeys
-from hf_captioner.bulk.run import BulkResult, caption_to_writer, run_fingerprint
-from hf_captioner.bulk.shards import Discovered, NamedImage
-from hf_captioner.bulk.writers import CaptionWriter, open_writer
+from hf_captioner import __version__, caption_command
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CaptionerError, ConfigError, ImageError
-from hf_captioner.flags import add_generation_flags, generation_options
+from hf_captioner.config import GenerationConfig
+from hf_captioner.errors import CaptionerError, ConfigError, require_extra
+from hf_captioner.hub.packaged import data_path
 from hf_captioner.hub.push import push_space
-from hf_captioner.images import IMAGE_SUFFIXES
-from hf_captioner.modeling.device import resolve_dtype
+from hf_captioner.modeling.device import DTYPES
 
-T = TypeVar("T")
+SHELLS = ("bash", "zsh", "tcsh")
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+"""What shtab knows as completion by the names of files and folders."""
+TRAINING_PACKAGES = ("accelerate", "datasets", "evaluate", "matplotlib", "pycocoevalcap", "tensorboard", "yaml")
+
+logger = logging.getLogger("hf_captioner")
+
+Commands = Any
+"""argparse has no public name for what `add_subparsers` returns."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = build_parser().parse_args(argv)
+    """Run a command; its exit code. argv: the arguments, those of the process where it is None."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names may hold any bytes
+    logger.handlers, logger.propagate = [StderrHandler()], False
+    logger.setLevel(logging.INFO)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        options = build_parser().parse_args(arguments)
+        options.command = shlex.join(["hf-captioner", *arguments])
         code: int = options.run(options)
         sys.stdout.flush()
         return code
@@ -47,184 +59,191 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (CaptionerError, OSError) as error:
-        print(f"hf-captioner: {error}", file=sys.stderr)
+    except (CaptionerError, FloatingPointError, OSError) as error:
+        logger.error("%s", error)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+class StderrHandler(logging.Handler):
+    """Messages on stderr, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"hf-captioner: {self.format(record)}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command with its flags."""
-    parser = argparse.ArgumentParser(prog="hf-captioner", description="Captions that show where the model looked.")
+    parser = argparse.ArgumentParser(
+        prog="hf-captioner", description="Captions that show, for every word, where the model looked."
+    )
+    parser.add_argument("--version", action="version", version=f"hf-captioner {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print a script that completes commands and flags in this shell, and exit",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    caption = commands.add_parser("caption", help="caption images", description="Caption images.")
-    caption.add_argument(
-        "paths",
-        nargs="+",
-        metavar="PATH",
-        help="an image; a folder of them; a .tar (WebDataset) or .parquet file, or a saved data set, that holds them; "
-        "hf://datasets/OWNER/NAME for one of the Hub; or - for paths on stdin",
-    )
-    form = caption.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a JSON object a line, with every word's probability")
-    form.add_argument("--csv", action="store_true", help="columns path, caption, score")
-    form.add_argument(
-        "--out", type=Path, metavar="TABLE", help="a .jsonl, .csv or .parquet that a run begun again goes on with"
-    )
-    caption.add_argument(
-        "--engine", choices=("here", "ray"), default="here", help="ray: on the cluster that RAY_ADDRESS names, or here"
-    )
-    caption.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a contact sheet for each image")
-    caption.add_argument("--batch-size", type=int, default=32)
-    caption.add_argument("--bfloat16", action="store_true", help="quicker where the processor has it; see the README")
-    _add_model(caption)
-    add_generation_flags(caption)
-    caption.set_defaults(run=_caption)
-
-    demo = commands.add_parser("demo", help="open the web page on this machine")
-    _add_model(demo)
-    demo.add_argument("--port", type=int, help="the first free one from 7860 on without it")
-    demo.set_defaults(run=_demo)
-
-    push = commands.add_parser("push", help="push a checkpoint to the Hub")
-    push.add_argument("repo_id", metavar="REPO_ID")
-    push.add_argument("--checkpoint", dest="model", metavar="DIR", help="a folder; without it the bundled checkpoint")
-    push.add_argument("--private", action="store_true", default=None)
-    push.add_argument("--overwrite-card", action="store_true", help="also replace a card that is there already")
-    push.set_defaults(run=_push)
-
-    space = commands.add_parser("push-space", help="create or update the web page as a Space")
-    space.add_argument("repo_id", metavar="REPO_ID")
-    _add_model(space)
-    space.add_argument("--private", action="store_true", default=None)
-    space.set_defaults(run=_push_space)
-
-    info = commands.add_parser("info", help="what a checkpoint is")
-    _add_model(info)
-    info.set_defaults(run=_info)
+    for add in (_add_caption, _add_train, _add_evaluate, _add_demo, _add_push, _add_push_space, _add_info):
+        add(commands)
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="ID", help="a folder or Hub id; without it the bundled checkpoint")
+class PrintCompletion(argparse.Action):
+    """`--print-completion SHELL`: as `--version`, it prints and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        require_extra("--print-completion", "completion", "shtab")
+        import shtab
+
+        print(shtab.complete(parser, values))
+        parser.exit()
+
+
+# -- caption -----------------------------------------------------------------------------------------------------------
+
+
+def _add_caption(commands: Commands) -> None:
+    parser = commands.add_parser("caption", help="caption images", description="Caption images.")
+    paths = "an image; a folder of them; a .tar (WebDataset) or .parquet file, or a saved data set, that holds them; "
+    paths += "hf://datasets/OWNER/NAME for one of the Hub; or - for paths on stdin"
+    _add_path(parser, "paths", nargs="+", metavar="PATH", type=str, help=paths)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line, with every word's probability")
+    form.add_argument("--csv", action="store_true", help="columns path, caption, score")
+    out = (
+        "write a .jsonl, .csv or .parquet, which the same command completes after any stop (default: path and caption "
+    )
+    _add_path(form, "--out", metavar="TABLE", help=out + "of each image on stdout)")
+    parser.add_argument(
+        "--engine",
+        choices=("here", "ray"),
+        default="here",
+        help="ray: on the cluster that RAY_ADDRESS names, or on this machine's cores (default: %(default)s)",
+    )
+    _add_path(parser, "--heatmaps", metavar="DIR", help="write a contact sheet for each image (default: none)")
+    _add_batch_size(parser)
+    _add_model(parser, computes=True)
+    _add_generation(parser)
+    parser.set_defaults(run=_caption)
 
 
 def _caption(options: argparse.Namespace) -> int:
-    if options.engine == "ray":
-        return _failed(_on_ray(options))
-    discovered = Discovered()
-    images = _some(read_sources(_places(options.paths), discovered), options)
-    if options.heatmaps:
-        options.heatmaps.mkdir(parents=True, exist_ok=True)
-
-    def on_result(index: int, image: NamedImage, outcome: CaptionResult) -> None:
-        if isinstance(outcome, ImageError):
-            tqdm.write(f"hf-captioner: {outcome}", file=sys.stderr)
-        elif options.heatmaps and not isinstance(image.image, ImageError):
-            sheet = options.heatmaps / f"{index:06d}-{Path(image.name).stem[:100]}.png"
-            outcome.contact_sheet().save(sheet)
-
-    captioner, search = ImageCaptioner.from_pretrained(options.model), generation_options(options)
-    captioner.dtype = resolve_dtype("bfloat16" if options.bfloat16 else "auto")
-    settings = captioner.prepare_generation_config(search)
-    with contextlib.ExitStack() as stack:
-        if options.out:
-            table: CaptionWriter = stack.enter_context(open_writer(options.out, run_fingerprint(captioner, settings)))
-        else:
-            table = StdoutWriter(options)
-        tally = caption_to_writer(
-            table,
-            captioner,
-            images,
-            discovered=discovered,
-            batch_size=options.batch_size,
-            progress=True,
-            on_result=on_result,
-            **search,
-        )
-    return _failed(tally)
+    options.generation = _generation(options)
+    return caption_command.run(options)
 
 
-def _on_ray(options: argparse.Namespace) -> BulkResult:
-    if options.out is None or options.heatmaps:
-        raise ConfigError("--engine ray writes a table and no heatmaps; give --out TABLE.parquet, without --heatmaps.")
-    from hf_captioner.bulk.ray import caption_on_ray
+# -- train and evaluate ------------------------------------------------------------------------------------------------
 
-    discovered = Discovered()
-    dtype = "bfloat16" if options.bfloat16 else "auto"
-    return caption_on_ray(
-        functools.partial(ImageCaptioner.from_pretrained, options.model, device="auto", dtype=dtype),
-        _some(shards(_places(options.paths), discovered), options),
-        options.out,
-        discovered=discovered,
-        batch_size=options.batch_size,
-        **generation_options(options),
+
+def _add_train(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a captioner on your own images and captions",
+        description="Train a captioner. After an interruption the same command goes on and ends with the same weights. "
+        "On several processes or machines: accelerate launch -m hf_captioner train ...",
     )
+    _add_data(parser)
+    out = "where the state, the logs and the best checkpoint (best/) go; required"
+    _add_path(parser, "--out", required=True, metavar="DIR", help=out)
+    recipe = "YAML file of the model and its stages of training (default: the bundled checkpoint's)"
+    _add_path(parser, "--recipe", default=data_path("train/recipes/flickr8k.yaml"), metavar="FILE", help=recipe)
+    begin = parser.add_mutually_exclusive_group()
+    backbone = "begin with these encoder weights: a safetensors file in torchvision's names, or torchvision, which "
+    backbone += "downloads them, or random (default: torchvision)"
+    _add_path(begin, "--backbone", metavar="WEIGHTS", type=str, help=backbone)
+    begin.add_argument("--init", metavar="ID", help="begin with this captioner, a folder or Hub id (default: none)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default: the recipe's)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda (default: %(default)s, CUDA where there is one)"
+    )
+    dtype = "what to compute in; the weights stay float32 (default: %(default)s, which is what the recipe says)"
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help=dtype)
+    licence = "text that is saved beside the weights as LICENSE (default: none)"
+    _add_path(parser, "--weights-license", metavar="FILE", help=licence)
+    parser.set_defaults(run=_train)
 
 
-def _failed(tally: BulkResult) -> int:
-    if tally.failed:
-        count = tally.failed + tally.captioned
-        print(f"hf-captioner: {tally.failed} of {count} images failed.", file=sys.stderr)
-    return 1 if tally.failed else 0
+def _train(options: argparse.Namespace) -> int:
+    require_extra("Training", "train", *TRAINING_PACKAGES)
+    from hf_captioner.training import trainer
+
+    if not options.init:
+        options.backbone = options.backbone or "torchvision"
+    return trainer.run(options)
 
 
-def _some(found: Iterator[T], options: argparse.Namespace) -> Iterator[T]:
-    """What was found on the paths. Raises ConfigError where that is nothing; what stdin will name is not awaited."""
-    if "-" in options.paths:
-        return found
-    for first in found:
-        return itertools.chain([first], found)
-    raise ConfigError(f"There is no image in {', '.join(options.paths)}; expected {', '.join(sorted(IMAGE_SUFFIXES))}.")
+def _add_evaluate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a captioner on images with captions",
+        description="Caption a split and score it: BLEU, METEOR, ROUGE-L, CIDEr.",
+    )
+    _add_data(parser)
+    splits = ("train", "validation", "test")
+    parser.add_argument("--split", default="validation", choices=splits, help="(default: %(default)s)")
+    splits_file = "splits.json of the training run, where the data names no splits (default: the one beside --model)"
+    _add_path(parser, "--splits", metavar="FILE", help=splits_file)
+    limit = "only the first N images; CIDEr then means less (default: all)"
+    parser.add_argument("--limit", type=int, metavar="N", help=limit)
+    _add_path(parser, "--save", metavar="FILE", help="write every caption to this JSON file (default: none)")
+    write = "put the scores into the checkpoint's evaluation.json and card"
+    parser.add_argument("--write-results", action="store_true", help=write)
+    _add_batch_size(parser)
+    _add_model(parser, computes=True)
+    _add_generation(parser)
+    parser.set_defaults(run=_evaluate)
 
 
-def _places(given: Iterable[str]) -> Iterator[str]:
-    """The places named, those that stdin names where the name is a dash."""
-    for name in given:
-        if name == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
-        else:
-            yield name
+def _evaluate(options: argparse.Namespace) -> int:
+    require_extra("Evaluating", "train", *TRAINING_PACKAGES)
+    from hf_captioner.training import evaluate
+
+    options.generation = _generation(options)
+    return evaluate.run(options)
 
 
-class StdoutWriter:
-    """The table on stdout: a line a caption."""
+# -- demo, push, push-space and info -----------------------------------------------------------------------------------
 
-    done = SeenKeys()
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        if options.csv:
-            csv.writer(sys.stdout, lineterminator="\n").writerow(["path", "caption", "score"])
-
-    def write(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            candidates = row.pop("candidates", [row])
-            for candidate in candidates if "caption" in row else []:
-                self._print({"path": row["path"], **candidate})
-        sys.stdout.flush()
-
-    def _print(self, caption: Row) -> None:
-        if self.options.json:
-            print(json.dumps(caption, ensure_ascii=False))
-        elif self.options.csv:
-            score = f"{caption['score']:.4f}"
-            csv.writer(sys.stdout, lineterminator="\n").writerow([caption["path"], caption["caption"], score])
-        else:
-            print(f"{caption['path']}\t{caption['caption']}")
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add_parser("demo", help="open the web page", description="Open the web page on this machine.")
+    _add_model(parser, computes=True)
+    parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
+    parser.set_defaults(run=_demo)
 
 
 def _demo(options: argparse.Namespace) -> int:
+    require_extra("The page", "demo", "gradio")
     from hf_captioner.demo.app import serve
 
-    serve(options.model, options.port, open_browser=sys.stdout.isatty())
+    where = {"device": options.device, "dtype": options.dtype}
+    serve(options.model, options.port, open_browser=sys.stdout.isatty(), **where)
     return 0
+
+
+def _add_push(commands: Commands) -> None:
+    parser = commands.add_parser("push", help="push a checkpoint", description="Push a checkpoint to the Hub.")
+    _add_repository(parser)
+    _add_model(parser)
+    overwrite = "also replace a card on the Hub that a person wrote or edited"
+    parser.add_argument("--overwrite-card", action="store_true", help=overwrite)
+    parser.set_defaults(run=_push)
 
 
 def _push(options: argparse.Namespace) -> int:
-    captioner = ImageCaptioner.from_pretrained(options.model)
+    captioner = ImageCaptioner.from_pretrained(options.model, device="cpu")
     print(captioner.push_to_hub(options.repo_id, private=options.private, overwrite_card=options.overwrite_card))
     return 0
+
+
+def _add_push_space(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "push-space", help="push the web page as a Space", description="Create or update the web page as a Space."
+    )
+    _add_repository(parser)
+    _add_model(parser)
+    parser.set_defaults(run=_push_space)
 
 
 def _push_space(options: argparse.Namespace) -> int:
@@ -232,13 +251,91 @@ def _push_space(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_info(commands: Commands) -> None:
+    parser = commands.add_parser("info", help="what a checkpoint is", description="What a checkpoint is.")
+    _add_model(parser, computes=True)
+    parser.set_defaults(run=_info)
+
+
 def _info(options: argparse.Namespace) -> int:
-    captioner = ImageCaptioner.from_pretrained(options.model)
+    captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
     parameters = sum(parameter.numel() for parameter in captioner.parameters())
-    grid = f"{captioner.encoder.height} x {captioner.encoder.width} x {captioner.encoder.channels}"
-    print(f"parameters: {parameters / 1e6:.1f} million\ngrid: {grid}\n{captioner.config.to_json()}", end="")
+    encoder, dtype = captioner.encoder, str(captioner.dtype).removeprefix("torch.")
+    print(f"hf-captioner: {__version__}\nparameters: {parameters / 1e6:.1f} million")
+    print(f"feature map: {encoder.height} x {encoder.width} x {encoder.channels}")
+    print(f"computes on: {captioner.device}, in {dtype}")
+    parts = {"config": captioner.config, "generation_config": captioner.generation_config}
+    for name, part in {**parts, "evaluation": captioner.evaluation}.items():
+        print(f"{name}.json: {part.to_json()}", end="")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+# -- flags that several commands have ----------------------------------------------------------------------------------
+
+
+def _add_path(parser: Any, name: str, **settings: Any) -> None:
+    """An argument that is a path, and is completed as one."""
+    parser.add_argument(name, **{"type": Path, **settings}).complete = FILES
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    data = "folder or file of images and captions in one of the layouts that docs/training.md lists"
+    _add_path(parser, "data", metavar="DATA", help=data)
+    name = "what the card calls the data (default: the name of its folder or file)"
+    parser.add_argument("--dataset", metavar="NAME", help=name)
+
+
+def _add_repository(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("repo_id", metavar="REPO_ID", help="OWNER/NAME on the Hub; made where it does not exist")
+    private = "make it private (default: as the account does)"
+    parser.add_argument("--private", action="store_true", default=None, help=private)
+
+
+def _add_model(parser: argparse.ArgumentParser, *, computes: bool = False) -> None:
+    _add_path(parser, "--model", metavar="ID", type=str, help="a folder or Hub id (default: the bundled checkpoint)")
+    if computes:
+        device = "cpu, cuda, cuda:1 and so on (default: %(default)s, CUDA where there is one)"
+        parser.add_argument("--device", default="auto", help=device)
+        dtype = "what to compute in (default: %(default)s, which is float32)"
+        parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help=dtype)
+
+
+def _add_batch_size(parser: argparse.ArgumentParser) -> None:
+    size = "images captioned at once (default: %(default)s)"
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help=size)
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    """A flag for each field of GenerationConfig, which says in its docstrings what they are."""
+    group = parser.add_argument_group(
+        "generation", "defaults are those of the checkpoint's generation_config.json, or else as shown"
+    )
+    kinds, helps = typing.get_type_hints(GenerationConfig), _field_docstrings(GenerationConfig)
+    for field in dataclasses.fields(GenerationConfig):
+        flag, kind = f"--{field.name.replace('_', '-')}", kinds[field.name]
+        settings: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
+        if kind is bool:
+            settings = {"action": argparse.BooleanOptionalAction}
+        elif isinstance(kind, types.GenericAlias):
+            settings = {"action": "append", "metavar": "WORD"}
+        shown = field.default if field.default not in ("", ()) else "none"
+        explained = helps[field.name].replace("`", "").replace("%", "%%").rstrip(".")
+        explained += "; may be given again" if settings.get("action") == "append" else ""
+        group.add_argument(flag, default=None, help=f"{explained} (default: {shown})", **settings)
+
+
+def _generation(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of GenerationConfig that were given."""
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(GenerationConfig)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    """Field name -> the string literal that stands below it in the class's source."""
+    (definition,) = ast.parse(inspect.getsource(kind)).body
+    found = {}
+    for pair in itertools.pairwise(typing.cast(ast.ClassDef, definition).body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = inspect.cleandoc(text)
+    return found

@@ -1,5 +1,6 @@
 """The real command: results on stdout, messages on stderr, and an exit code that says how it went."""
 
+import argparse
 import csv
 import functools
 import io
@@ -12,9 +13,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import hf_captioner
+from hf_captioner.cli import build_parser
 from tests import forked
+from tests.conftest import write_table
 
 run = functools.partial(forked.run, "hf_captioner.cli")
+
+RECIPE = """
+model: {encoder: resnet18, encoder_layer: layer2, image_size: 64, hidden_size: 16, backward_hidden_size: 8}
+generation: {num_beams: 2, max_length: 8}
+min_count: 1
+batch_size: 4
+stages: [{epochs: 1, learning_rate: 0.02, warmup: 1, captions: 1}]
+"""
 
 
 @pytest.fixture
@@ -24,7 +36,7 @@ def bad_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_line_a_image(checkpoint: Path, image_paths: list[Path]) -> None:
+def test_a_line_an_image(checkpoint: Path, image_paths: list[Path]) -> None:
     done = run("caption", *image_paths, "--model", checkpoint)
     assert done.returncode == 0
     lines = [line.split("\t") for line in done.stdout.splitlines()]
@@ -94,7 +106,11 @@ def test_heatmaps_are_written(checkpoint: Path, image_paths: list[Path], tmp_pat
         (["caption", "x.jpg", "--beem", "3"], 2, "unrecognized arguments: --beem"),
         (["caption", "x.jpg", "--num-beams", "0"], 2, "num_beams is 0; expected at least 1"),
         (["caption", "x.jpg", "--json", "--csv"], 2, "not allowed with argument"),
+        (["caption", "x.jpg", "--device", "tpu"], 2, "device is 'tpu', which cannot be used here"),
+        (["caption", "x.jpg", "--dtype", "int8"], 2, "invalid choice: 'int8'"),
         (["info", "--model", "./gone"], 1, "There is no folder ./gone"),
+        (["train", "./gone", "--out", "x"], 1, "gone does not exist; expected a folder"),
+        (["train", ".", "--out", "x", "--init", "a", "--backbone", "b"], 2, "not allowed with argument"),
         ([], 2, "COMMAND"),
     ],
 )
@@ -108,10 +124,65 @@ def test_wrong_usage_is_one_sentence(checkpoint: Path, arguments: list[str], cod
 
 
 def test_info_says_what_a_checkpoint_is(checkpoint: Path) -> None:
-    done = run("info", "--model", checkpoint)
+    done = run("info", "--model", checkpoint, "--device", "cpu", "--dtype", "bfloat16")
     assert done.returncode == 0
-    assert "grid: 8 x 8 x 128" in done.stdout
+    assert "feature map: 8 x 8 x 128" in done.stdout and "computes on: cpu, in bfloat16" in done.stdout
     assert '"decoder": "bilstm"' in done.stdout
+
+
+def test_a_dtype_is_what_captions_are_computed_in(checkpoint: Path, image_path: Path) -> None:
+    plain, rounded = (
+        json.loads(run("caption", image_path, "--json", "--model", checkpoint, "--dtype", dtype).stdout)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert plain["score"] != rounded["score"]
+    assert plain["score"] == pytest.approx(rounded["score"], rel=0.2)
+
+
+def test_python_dash_m_and_the_version(capfd: pytest.CaptureFixture[str]) -> None:
+    subprocess.run([sys.executable, "-m", "hf_captioner", "--version"], check=True)
+    assert capfd.readouterr().out == f"hf-captioner {hf_captioner.__version__}\n"
+
+
+def test_every_flag_is_explained_with_its_default() -> None:
+    (commands,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert set(commands.choices) == {"caption", "train", "evaluate", "demo", "push", "push-space", "info"}
+    for name, command in commands.choices.items():
+        for action in command._actions:
+            assert action.help, f"{name} {action.dest}"
+            if action.option_strings and action.nargs != 0 and not action.required:
+                assert "(default: " in action.help, f"{name} {action.option_strings}"
+        assert command.format_help()
+
+
+def test_the_shell_completes_commands_and_flags(tmp_path: Path) -> None:
+    pytest.importorskip("shtab", reason="needs shtab: pip install 'hf-captioner[completion]'")
+    (tmp_path / "complete.sh").write_text(run("--print-completion", "bash").stdout)
+    for typed, expected in ((["ca"], "caption"), (["caption", "--num-b"], "--num-beams")):
+        words = " ".join(["hf-captioner", *typed])
+        script = f"source complete.sh; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _shtab_hf_captioner"
+        script += "; echo ${COMPREPLY[@]}"
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert expected in done.stdout.split(), done.stderr
+    assert "_files" in run("--print-completion", "zsh").stdout
+
+
+def test_training_and_evaluating_are_commands(tmp_path: Path) -> None:
+    data = write_table(tmp_path, ["train"] * 8 + ["validation"] * 4, kinds=4)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    trained = run(
+        "train", data, "--out", tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--backbone", "random",
+        "--dtype", "float32", "--seed", 7,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == ""
+    best = tmp_path / "out" / "best"
+    scored = run("evaluate", data, "--model", best, "--write-results", "--dataset", "Blocks")
+    assert scored.returncode == 0, scored.stderr
+    assert "CIDEr" in scored.stdout
+    (scores,) = json.loads((best / "evaluation.json").read_text())["scores"]
+    assert (scores["dataset"], scores["images"]) == ("Blocks", 4)
+    assert scores["command"].startswith("hf-captioner evaluate ")
 
 
 def test_captioning_loads_neither_gradio_nor_the_metrics() -> None:
@@ -129,7 +200,7 @@ def test_a_folder_without_images_is_said(checkpoint: Path, tmp_path: Path) -> No
 def test_a_file_name_of_any_bytes_is_captioned(checkpoint: Path, image: Image.Image, tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
     image.save(path)
-    command = [sys.executable, "-m", "hf_captioner.cli", "caption", path, "--model", str(checkpoint)]
+    command = [sys.executable, "-m", "hf_captioner", "caption", path, "--model", str(checkpoint)]
     done = subprocess.run(command, capture_output=True, timeout=120)
     assert done.returncode == 0
     assert done.stdout.startswith(os.fsencode(path) + b"\t")

@@ -280,11 +280,18 @@ def _sweeping(page: gr.Blocks, own: Set[Path]) -> None:
 
 
 def serve(
-    model: str | None = None, port: int | None = None, *, examples: Path | None = None, open_browser: bool = False
+    model: str | None = None,
+    port: int | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    examples: Path | None = None,
+    open_browser: bool = False,
 ) -> None:
-    """Load the captioner once and serve the page until interrupted or told to end. Raises CheckpointError."""
+    """Load the captioner once and serve the page until interrupted or told to end. Raises CheckpointError, and
+    ConfigError for a device or dtype."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    page = build_page(ImageCaptioner.from_pretrained(model), examples)
+    page = build_page(ImageCaptioner.from_pretrained(model, device=device, dtype=dtype), examples)
     page.space_id = None  # else the page asks the Hub and a font server for a header
     page.queue(max_size=WAITING, default_concurrency_limit=2)
     threading.Thread(target=_sweeping, args=[page, frozenset(held())], daemon=True).start()

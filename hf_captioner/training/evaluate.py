@@ -93,30 +93,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--write-results", action="store_true", help="put the scores into the checkpoint's config and card"
     )
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--bfloat16", action="store_true", help="score what --bfloat16 of the command line gives")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
     add_generation_flags(parser)
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser.parse_args(arguments)
+    options.generation = generation_options(options)
+    options.command = f"python -m hf_captioner.training.evaluate {shlex.join(arguments)}"
     try:
-        return _evaluate(options, arguments)
+        return run(options)
     except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Evaluate as the options of `hf-captioner evaluate` say; `options.generation` holds the fields of GenerationConfig
+    that were given. Raises CaptionerError or OSError."""
     folder = Path(options.model) if options.model else bundled_checkpoint()
     if options.write_results and not folder.is_dir():
         raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
-    search = generation_options(options)
-    if options.write_results and (search or options.limit or options.bfloat16):
-        given = ", ".join([*search, *(name for name in ("limit", "bfloat16") if getattr(options, name))])
+    search, rounded_down = options.generation, options.dtype not in ("auto", "float32")
+    if options.write_results and (search or options.limit or rounded_down):
+        given = ", ".join([*search, *["limit"] * bool(options.limit), *["dtype"] * rounded_down])
         raise ConfigError(
             f"--write-results measures the whole split under the checkpoint's own search; leave out {given}."
         )
     records = load_split(options.data, options.split, split_file=options.splits, model=options.model)[: options.limit]
-    captioner = ImageCaptioner.from_pretrained(options.model)
-    captioner.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+    captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
     began = time.perf_counter()
     paths = tqdm([record.path for record in records], unit="image", dynamic_ncols=True)
     captions = []
@@ -126,15 +130,14 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         captions.append(str(result))
     seconds = (time.perf_counter() - began) / len(records)
     scores = score(captions, records)
-    command = f"python -m hf_captioner.training.evaluate {shlex.join(arguments)}"
     used = captioner.prepare_generation_config({**search, "num_return_sequences": 1})
-    _print_table(scores, captions, seconds, used, command)
+    _print_table(scores, captions, seconds, used, options.command)
     if not has_java():
         print(NO_JAVA, file=sys.stderr)
     if options.write_results:
         rounded = {name: round(value, 6) for name, value in scores.items()}
         dataset = options.dataset or options.data.resolve().stem
-        scores_of = Scores(dataset, options.split, rounded, tokenization(), command, len(records))
+        scores_of = Scores(dataset, options.split, rounded, tokenization(), options.command, len(records))
         update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
     if options.save:
         rows = [

@@ -7,6 +7,7 @@ Under `accelerate launch` the same command trains on several processes or machin
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import math
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError, TokenizerError
 from hf_captioner.hub.evaluation import Evaluation, TrainingSet
+from hf_captioner.modeling.device import resolve_device
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
 from hf_captioner.training.curves import draw_curves
@@ -58,6 +60,7 @@ class Trainer:
         init: str | None = None,
         grids: Path | None = None,
         dataset: str = "",
+        device: str = "auto",
     ) -> None:
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.grids = grids or out / "grids"
@@ -67,7 +70,8 @@ class Trainer:
             raise DataError(
                 f"Training needs train and validation images; found {len(self.train)} and {len(self.validation)}."
             )
-        self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
+        on_cpu = resolve_device(device).type == "cpu"
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=recipe.mixed_precision)
         torch.manual_seed(recipe.seed)
         self.captioner = self._new(init)
         self.captioner.evaluation = self._recorded(dataset, backbone, init)
@@ -323,6 +327,30 @@ def _moving_average(decay: float, trained: Sequence[bool]) -> Callable[[Weights,
     return update
 
 
+def run(options: argparse.Namespace) -> int:
+    """Train as the options of `hf-captioner train` say. Raises CaptionerError, OSError or FloatingPointError."""
+    recipe, terms = Recipe.read(options.recipe), options.weights_license
+    if options.seed is not None:
+        recipe = dataclasses.replace(recipe, seed=options.seed)
+    if options.dtype != "auto":
+        recipe = dataclasses.replace(recipe, mixed_precision="bf16" if options.dtype == "bfloat16" else "no")
+    records = load_records(options.data, split_file=options.out / "splits.json", seed=recipe.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        recipe,
+        records,
+        options.out,
+        backbone=options.backbone,
+        init=options.init,
+        dataset=options.dataset or options.data.resolve().stem,
+        device=options.device,
+    )
+    if terms:
+        trainer.captioner.weights_license = terms.read_text(encoding="utf-8")
+    trainer.run()
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.trainer", description=__doc__)
     parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
@@ -333,21 +361,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin.add_argument("--init", help="folder or Hub id of a captioner to train further")
     parser.add_argument("--dataset", default="", help="what the card calls the data")
     parser.add_argument("--weights-license", type=Path, help="a text that is saved beside the weights as LICENSE")
-    options = parser.parse_args(argv)
+    parser.set_defaults(seed=None, device="auto", dtype="auto")
     try:
-        recipe, terms = Recipe.read(options.recipe), options.weights_license
-        options.out.mkdir(parents=True, exist_ok=True)
-        records = load_records(options.data, split_file=options.out / "splits.json", seed=recipe.seed)
-        trainer = Trainer(
-            recipe, records, options.out, backbone=options.backbone, init=options.init, dataset=options.dataset
-        )
-        if terms:
-            trainer.captioner.weights_license = terms.read_text(encoding="utf-8")
-        trainer.run()
+        return run(parser.parse_args(argv))
     except (CheckpointError, ConfigError, DataError, OSError, ImageError, TokenizerError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

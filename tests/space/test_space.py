@@ -52,7 +52,7 @@ def test_the_pushed_page_starts_in_a_fresh_environment(
 ) -> None:
     space = tmp_path / "space"
     with StandInHub() as hub:
-        command = [sys.executable, "-m", "hf_captioner.cli", "push-space", "me/page", "--model", str(checkpoint)]
+        command = [sys.executable, "-m", "hf_captioner", "push-space", "me/page", "--model", str(checkpoint)]
         subprocess.run(command, env=os.environ | hub.environment(tmp_path / "home"), check=True, capture_output=True)
         for name, content in hub.space("me/page").files().items():
             (space / name).parent.mkdir(parents=True, exist_ok=True)
