@@ -32,8 +32,9 @@ from hf_captioner.errors import CaptionerError, ConfigError, require_extra
 
 SHARDS_PER_WAVE = 4096
 """Shards given to Ray at a time, so that the memory needed does not grow with the archive."""
-MAX_RETRIES = 100
-"""Of a shard whose worker died; waiting for a worker that restarts counts too."""
+MAX_ATTEMPTS = 10
+"""Workers that may die over a shard. Ray itself would try for ever, and one image may exhaust the memory each time."""
+QUIET_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
 SHARD_KINDS: dict[str, Callable[..., Shard]] = {
     kind.__name__: kind for kind in (UnreadableSource, FileShard, TarShard, ParquetShard, DatasetShard)
 }
@@ -108,17 +109,30 @@ class Worker:
             part_path(self.out, f"{name}-{number}").exists() for number in range(-(-shard.count // ROWS_PER_PART))
         ):
             return 0
-        for number, numbered in groupby(enumerate(shard), lambda pair: pair[0] // ROWS_PER_PART):
-            part = f"{name}-{number}"
-            new = (image for _, image in numbered if not self.done.take(image.name))
-            if part_path(self.out, part).exists():
-                continue
-            results = stream_named(captioner, new, batch_size=self.batch_size, **self.generation)
-            rows = [to_row(image.name, result) for image, result in results]
-            if rows:
-                write_part(self.out, part, rows)
-            written += len(rows)
+        with _counted_attempt(self.out / f".{name}.attempts.tmp", text):
+            for number, numbered in groupby(enumerate(shard), lambda pair: pair[0] // ROWS_PER_PART):
+                part = f"{name}-{number}"
+                new = (image for _, image in numbered if not self.done.take(image.name))
+                if part_path(self.out, part).exists():
+                    continue
+                results = stream_named(captioner, new, batch_size=self.batch_size, **self.generation)
+                rows = [to_row(image.name, result) for image, result in results]
+                if rows:
+                    write_part(self.out, part, rows)
+                written += len(rows)
         return written
+
+
+@contextlib.contextmanager
+def _counted_attempt(path: Path, shard: str) -> Iterator[None]:
+    """A byte for each attempt in a file that outlives the worker. Raises OSError after MAX_ATTEMPTS."""
+    with path.open("ab") as file:
+        file.write(b".")
+        attempts = file.tell()
+    if attempts > MAX_ATTEMPTS:
+        raise OSError(f"{MAX_ATTEMPTS} workers died over one shard, perhaps for lack of memory: {shard[:200]}")
+    yield
+    path.unlink(missing_ok=True)
 
 
 def _shard_to_json(shard: Shard) -> str:
@@ -132,8 +146,8 @@ def _shard_from_json(text: str) -> Shard:
 
 @contextlib.contextmanager
 def _started() -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads these two when it is imported
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name, value in QUIET_RAY.items():  # read when it is imported
+        os.environ.setdefault(name, value)
     import ray.data
 
     dashboard = None if "RAY_ADDRESS" in os.environ else False
@@ -157,7 +171,6 @@ def _run(ray: Any, wave: list[str], worker: tuple[Any, ...]) -> Iterator[int]:
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2),
         fn_constructor_args=worker,
-        max_task_retries=MAX_RETRIES,
         **per_worker,
     )
     try:
@@ -173,7 +186,6 @@ def _run(ray: Any, wave: list[str], worker: tuple[Any, ...]) -> Iterator[int]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Ray off stdout, where it reports that a machine died, and hide warnings of its own settings."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield

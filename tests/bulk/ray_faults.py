@@ -1,6 +1,7 @@
 """`python -m tests.bulk.ray_faults CHECKPOINT TAR OUT FAULT`: captions on Ray with a worker that is at fault.
 
-`dies`: once, when it has written a shard and before it could say so. `cannot load`: it cannot load the model.
+`dies once`: when it has written a shard and before it could say so. `dies always`: then and whenever it is tried again.
+`cannot load`: it cannot load the model.
 """
 
 import os
@@ -20,13 +21,15 @@ def load(checkpoint: str, driver: int, fault: str, died: Path) -> ImageCaptioner
     if os.getpid() != driver and fault == "cannot load":
         raise CheckpointError("There is no model on this machine.")
     if os.getpid() != driver:
-        ray.write_part = partial(write_and_die_once, ray.write_part, died)  # type: ignore[assignment]
+        ray.MAX_ATTEMPTS = 2
+        ray.write_part = partial(write_and_die, ray.write_part, fault, died)  # type: ignore[assignment]
     return ImageCaptioner.from_pretrained(checkpoint)
 
 
-def write_and_die_once(write: Any, died: Path, *arguments: Any) -> None:
-    write(*arguments)
-    if not died.exists():
+def write_and_die(write: Any, fault: str, died: Path, *arguments: Any) -> None:
+    if fault == "dies once":
+        write(*arguments)
+    if fault == "dies always" or not died.exists():
         died.touch()
         os._exit(1)
 
@@ -36,7 +39,8 @@ def main() -> int:
     died = Path(out).with_suffix(".died")
     loader = partial(load, checkpoint, os.getpid(), fault, died)
     try:
-        result = ray.caption_on_ray(loader, shards([tar], Discovered()), Path(out), num_beams=1)
+        discovered = Discovered()
+        result = ray.caption_on_ray(loader, shards([tar], discovered), Path(out), discovered=discovered, num_beams=1)
     except OSError as error:
         print(error)
         return 1
