@@ -26,7 +26,7 @@ from tests.conftest import generated
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:datasets")
 
 
-def test_every_kind_of_place_gives_the_same_images(tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_images(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
     for index in range(3):
@@ -39,19 +39,19 @@ def test_every_kind_of_place_gives_the_same_images(tmp_path: Path) -> None:
         pyarrow.table({"jpg": [encoded(index, "PNG") for index in range(3)]}), tmp_path / "plain.parquet"
     )
     expected = [generated(index).tobytes() for index in range(3)]
-    for place, names in {
+    for source, names in {
         folder: [f"{folder}/below/{index}.png" for index in range(3)],
         tmp_path / "table.parquet": [f"{tmp_path}/table.parquet#{index}" for index in range(3)],
         tmp_path / "plain.parquet": [f"{tmp_path}/plain.parquet#{index}" for index in range(3)],
         tmp_path / "saved": [f"{tmp_path}/saved#{index}" for index in range(3)],
     }.items():
-        found = list(iter_images(place))
-        assert [image.name for image in found] == names
-        assert [open_image(image.image).tobytes() for image in found] == expected  # type: ignore[arg-type]
+        images = list(iter_images(source))
+        assert [image.name for image in images] == names
+        assert [open_image(image.image).tobytes() for image in images] == expected  # type: ignore[arg-type]
     for rows in (data, data.to_iterable_dataset(), [generated(index) for index in range(3)]):
-        found = list(iter_images(rows))
-        assert [image.name for image in found] == ["#0", "#1", "#2"]
-        assert [open_image(image.image).tobytes() for image in found] == expected  # type: ignore[arg-type]
+        images = list(iter_images(rows))
+        assert [image.name for image in images] == ["#0", "#1", "#2"]
+        assert [open_image(image.image).tobytes() for image in images] == expected  # type: ignore[arg-type]
 
 
 def test_a_name_is_the_path_as_a_person_would_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

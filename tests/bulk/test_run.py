@@ -1,4 +1,4 @@
-"""Many images, by the real command: every image once, whatever happens on the way."""
+"""Many images by the real command: each is captioned once, whatever happens to the run."""
 
 import csv
 import dataclasses
@@ -144,7 +144,7 @@ def test_a_run_is_known_by_what_changes_its_captions(checkpoint: Path) -> None:
     assert sampled[0] == fingerprint(lambda captioner: None, do_sample=True, seed=1, num_beams=7)
 
 
-def test_a_folder_that_has_grown_is_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_over_a_folder_that_has_grown_captions_what_is_new(checkpoint: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "t.jsonl"
     folder.mkdir()
     for name in ("b", "d"):

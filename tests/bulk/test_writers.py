@@ -1,4 +1,4 @@
-"""A table of captions survives a kill at any byte, belongs to one job, and says the same in every format."""
+"""A table of captions survives a kill at any byte, belongs to one run, and holds the same in every format."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ from hf_captioner.bulk.parts import ROWS_PER_PART
 from hf_captioner.bulk.results import SeenKeys, to_row
 from hf_captioner.bulk.writers import FORMATS, open_writer
 
-JOB = {"model": "one"}
+FINGERPRINT = {"model": "one"}
 AWKWARD = ["plain.jpg", 'with "quotes", and\nlines.jpg', "caf\udce9.jpg", "ünïcode 漢字.png", "=1+1.png"]
 
 
@@ -31,9 +31,9 @@ ROWS.append(to_row("three.jpg", THREE))
 
 
 def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
-    with open_writer(path, JOB) as table:
-        table.write(rows[:2])
-        table.write(rows[2:])
+    with open_writer(path, FINGERPRINT) as writer:
+        writer.write(rows[:2])
+        writer.write(rows[2:])
     return path
 
 
@@ -60,58 +60,58 @@ def test_every_format_holds_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_cut_at_any_byte_it_goes_on_and_ends_the_same(tmp_path: Path, suffix: str) -> None:
+def test_cut_at_any_byte_it_is_continued_and_ends_the_same(tmp_path: Path, suffix: str) -> None:
     whole = written(tmp_path / f"whole{suffix}").read_bytes()
     for end in range(len(whole) + 1):
         path = tmp_path / f"cut{suffix}"
         path.unlink(missing_ok=True)
-        with open_writer(path, JOB):
+        with open_writer(path, FINGERPRINT):
             path.write_bytes(whole[:end])
-        with open_writer(path, JOB) as table:
-            rest = [row for row in ROWS if not table.done.take(row["path"])]
-            assert len(table.done) == 0
-            table.write(rest)
+        with open_writer(path, FINGERPRINT) as writer:
+            rest = [row for row in ROWS if not writer.done.take(row["path"])]
+            assert len(writer.done) == 0
+            writer.write(rest)
         assert path.read_bytes() == whole
 
 
 def test_what_a_kill_left_of_a_parquet_file_is_removed(tmp_path: Path) -> None:
     path = written(tmp_path / "t.parquet")
     (path / ".x.tmp").write_bytes(b"PAR1 torn")
-    with open_writer(path, JOB) as table:
-        assert [table.done.take(row["path"]) for row in ROWS] == [True] * len(ROWS)
-        table.write([to_row(str(i), caption("a")) for i in range(ROWS_PER_PART)])
+    with open_writer(path, FINGERPRINT) as writer:
+        assert [writer.done.take(row["path"]) for row in ROWS] == [True] * len(ROWS)
+        writer.write([to_row(str(i), caption("a")) for i in range(ROWS_PER_PART)])
         assert len(list(path.glob("*.parquet"))) == 2
     assert not list(path.glob(".*"))
     (path / "part-bad.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(ConfigError, match=r"part-bad\.parquet is damaged"):
-        open_writer(path, JOB)
+        open_writer(path, FINGERPRINT)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_table_belongs_to_one_job_and_one_process(tmp_path: Path, suffix: str) -> None:
+def test_a_table_belongs_to_one_run_and_one_process(tmp_path: Path, suffix: str) -> None:
     path = written(tmp_path / f"t{suffix}")
     with pytest.raises(ConfigError, match="was begun with another model"):
         open_writer(path, {"model": "two"})
-    with open_writer(path, JOB), pytest.raises(ConfigError, match="Another run is writing"):
-        open_writer(path, JOB)
-    with open_writer(path, JOB) as table:
-        assert len(table.done) == len(ROWS)
+    with open_writer(path, FINGERPRINT), pytest.raises(ConfigError, match="Another run is writing"):
+        open_writer(path, FINGERPRINT)
+    with open_writer(path, FINGERPRINT) as writer:
+        assert len(writer.done) == len(ROWS)
     (tmp_path / f"t{suffix}.job").unlink()
     with pytest.raises(ConfigError, match="exists and is not an earlier run's"):
-        open_writer(path, JOB)
+        open_writer(path, FINGERPRINT)
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.jsonl, \.csv, \.parquet"):
-        open_writer(tmp_path / "t.xlsx", JOB)
+        open_writer(tmp_path / "t.xlsx", FINGERPRINT)
 
 
 @pytest.mark.parametrize(
     ("suffix", "noise"), [(".jsonl", b"not json\n"), (".jsonl", b"[]\n"), (".csv", b'"' * 2_000_001)]
 )
-def test_a_damaged_table_is_said_and_not_cut(tmp_path: Path, suffix: str, noise: bytes) -> None:
+def test_a_damaged_table_is_named_and_not_cut(tmp_path: Path, suffix: str, noise: bytes) -> None:
     path = written(tmp_path / f"t{suffix}")
     content = path.read_bytes() + noise
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="repair it, or give another --out"):
-        open_writer(path, JOB)
+        open_writer(path, FINGERPRINT)
     assert path.read_bytes() == content
 
 
