@@ -9,8 +9,8 @@ from hf_captioner.bulk.shards import SHARD_SIZE, NamedImage, Shard, UnreadableSo
 
 TABLE_SUFFIX = ".parquet"
 ROWS_PER_READ = 32
-BUFFER_BYTES = 1 << 20
-"""Bytes read at a time, so that a large row group is never in memory as a whole."""
+STREAMED = {"buffer_size": 1 << 20, "pre_buffer": False}
+"""How a file is opened so that a large row group is never in memory as a whole."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ParquetShard:
 
         row = self.start
         try:
-            with pyarrow.parquet.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
+            with pyarrow.parquet.ParquetFile(self.path, **STREAMED) as file:
                 for batch in file.iter_batches(ROWS_PER_READ, row_groups=list(self.groups), columns=[self.column]):
                     for value in batch.column(0):
                         name = f"{self.path}#{row}"

@@ -138,6 +138,17 @@ def test_shards_are_read_lazily_and_cover_each_image_once(tmp_path: Path) -> Non
     assert [image.name for shard in found for image in shard] == [f"{table}#{row}" for row in range(513)]
 
 
+def test_a_large_row_group_is_read_once_and_piece_by_piece(tmp_path: Path) -> None:
+    rows, size = 16_000, 4_000
+    table = pyarrow.table({"image": [os.urandom(size) for _ in range(rows)]})
+    pyarrow.parquet.write_table(table, tmp_path / "one.parquet", row_group_size=rows)
+    del table
+    before, read = pyarrow.total_allocated_bytes(), _bytes_read()
+    allocated = [pyarrow.total_allocated_bytes() for _ in iter_images(tmp_path / "one.parquet")]
+    assert len(allocated) == rows and max(allocated) - before < rows * size / 4
+    assert _bytes_read() - read < 1.2 * rows * size
+
+
 def test_a_source_is_walked_once_and_says_early_how_many_images_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
