@@ -1,99 +1,317 @@
-"""What the README shows works as it stands there."""
+"""What README.md and docs/ show works as it stands there, and the numbers they quote are the checkpoint's."""
 
+import argparse
+import ast
+import dataclasses
 import importlib
+import json
 import re
 import shlex
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hf_captioner import CaptionerConfig, ImageCaptioner
-from hf_captioner.cli import build_parser
+from hf_captioner import CaptionerConfig, GenerationConfig, ImageCaptioner
+from hf_captioner.config import ConfidenceConfig, ValidatedConfig
 from hf_captioner.demo import app
 from hf_captioner.demo import tab_batch as many
 from hf_captioner.demo.session import CaptionRequest, most_attended, recaption, start_session
+from hf_captioner.hub import evaluation
+from hf_captioner.hub.evaluation import Evaluation
+from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.training.recipe import Recipe
 from tests.conftest import generated
+from tests.demo.serving import demo
+from tests.hub.standin_hub import StandInHub
+from train.ablation import read_rows, table
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOK = ROOT / "docs" / "tour.ipynb"
+PAGE_URL = "http://127.0.0.1:7860"
+"""Where the page answers in the examples."""
+
+# The client's upload of large files uses what its own HTTP library calls out of date.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    generated(1).save("dog.jpg")
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] and len(lines) == len(lines[0].split()) + 2  # caption and confidence, words, two results
-    assert lines[-1].startswith("missing.jpg: ")
-    assert Path("second-word.png").exists() and Path("where-it-looked.png").exists()
+def prose_of(name: str) -> str:
+    """A page's text with every run of white space as one space."""
+    return " ".join(text_of(name).split())
 
 
-def test_the_archive_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("holiday").mkdir()
+def title(page: Path) -> str:
+    return page.stem
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+
+
+def examples(page: Path) -> list[tuple[str, str | None]]:
+    """Each block of Python, and the block of text right after it: what it prints."""
+    found = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [(code, printed or None) for code, printed in found]
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
+    with StandInHub() as standin:
+        standin.use(monkeypatch, tmp_path / "home")
+        yield standin
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the examples run: with the images that they name."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for path in (ROOT / "space" / "examples").glob("*.jpg"):
+        shutil.copy(path, here)
+    for name in ("holiday", "shards"):
+        (here / name).mkdir()
     for name in ("dog.jpg", "holiday/a.jpg", "holiday/b.jpg"):
-        generated(1).save(name)
-    example = next(block for block in blocks("python") if "caption_many" in block)
-    exec(compile(example, "README.md", "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:4] == ["holiday/a.jpg", "holiday/b.jpg", "dog.jpg", "3 0 0"] and len(lines) == 6
+        generated(1).save(here / name)
+    with tarfile.open(here / "shards" / "0.tar", "w") as tar:
+        tar.add("dog.jpg")
+    return here
 
 
-def test_the_commands_are_understood() -> None:
-    commands = re.findall(r"^.*?hf-captioner ([a-z-]+ ?[^\n>|]*)", "\n".join(blocks("sh")), re.MULTILINE)
-    assert len(commands) >= 7
-    for command in commands:
-        build_parser().parse_args(shlex.split(command))
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=title)
+def test_every_python_example_prints_what_the_page_says(
+    page: Path, folder: Path, online: StandInHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace: dict[str, Any] = {}
+
+    def run(url: str) -> None:
+        for code, printed in examples(page):
+            exec(compile(code.replace(PAGE_URL, url), page.name, "exec"), namespace)
+            said = capsys.readouterr().out
+            assert printed is None or said == printed, code
+
+    if PAGE_URL in "".join(code for code, _ in examples(page)):
+        with demo(bundled_checkpoint(), folder) as server:
+            run(server.url)
+    else:
+        run(PAGE_URL)
 
 
-def test_the_training_commands_take_these_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"-m ((?:hf_captioner\.training|train)\.[a-z_]+)([^`\n]*)", README)
-    assert {module for module, _ in commands} >= {
-        "hf_captioner.training.trainer",
-        "hf_captioner.training.evaluate",
-        "train.ablation",
-        "hf_captioner.training.report",
-    }
-    for module, arguments in commands:
-        with pytest.raises(SystemExit, match="0"):
-            importlib.import_module(module).main(["--help"])
-        flags = re.findall(r"--[a-z-]+", arguments)
-        assert flags and set(flags) <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out)), (module, arguments)
+def test_the_notebook_runs_and_says_what_is_stored_in_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells in order in one namespace, as a notebook does it; the value of a cell's last line is shown."""
+    monkeypatch.chdir(NOTEBOOK.parent)
+    namespace: dict[str, Any] = {}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            code = ast.parse("".join(cell["source"]))
+            last = code.body.pop() if isinstance(code.body[-1], ast.Expr) else None
+            exec(compile(code, NOTEBOOK.name, "exec"), namespace)
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), NOTEBOOK.name, "eval"), namespace)
+                shows_itself = ("_repr_html_", "_repr_png_")
+                assert value is None or any(getattr(value, name, lambda: None)() for name in shows_itself)
+            stored = "".join("".join(output["text"]) for output in cell["outputs"])
+            assert capsys.readouterr().out == stored, cell["source"]
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+OTHERS = {"accelerate", "cd", "find", "git", "jupyter", "pip", "ray"}
+"""Programs of others that the pages name."""
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Every command of the page's shell blocks, and those of ours in its text, as a list of words."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    lines += re.findall(r"`((?:hf-captioner|python -m) [^`]+)`", text)
+    for line in lines:
+        words = shlex.shlex(line, posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        command: list[str] = []
+        for word in [*words, ";"]:
+            if word in ("|", "&&", ";"):
+                command = command[: command.index(">")] if ">" in command else command
+                while command and re.fullmatch(r"[A-Z_]+=.*", command[0]):
+                    del command[0]
+                if command:
+                    yield command
+                command = []
+            else:
+                command.append(word)
+
+
+class Parsed(Exception):
+    """A command's flags and arguments were understood."""
+
+
+@pytest.fixture
+def only_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(*arguments: Any, **more: Any) -> None:
+        parse(*arguments, **more)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+
+
+def command_of(module: str) -> Callable[[list[str]], object]:
+    name = "hf_captioner.cli" if module == "hf_captioner" else module
+    main: Callable[[list[str]], object] = importlib.import_module(name).main
+    return main
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_every_command_is_understood(page: Path, only_parsing: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands(page):
+        program, *arguments = command
+        if program == "make":
+            assert re.search(rf"^{arguments[0]}:", text_of("Makefile"), re.MULTILINE), command
+            continue
+        if program == "accelerate" and "-m" in arguments:
+            program, arguments = "python", arguments[arguments.index("-m") :]
+        if program == "python":
+            assert arguments[0] == "-m", command
+            module, *arguments = arguments[1:]
+        elif program == "hf-captioner":
+            module = "hf_captioner"
+        else:
+            assert program in OTHERS, command
+            continue
+        try:
+            command_of(module)(arguments)
+        except SystemExit as end:
+            assert not end.code, f"{shlex.join(command)}: {capsys.readouterr().err}"
+        except Parsed:
+            pass
+
+
+# -- links and names ---------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        path, _, fragment = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not fragment or fragment in anchors(target), link
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    links = re.findall(r"\]\((docs/[^)#]+)", text_of("README.md"))
+    assert {ROOT / link for link in links} == {*PAGES[1:], NOTEBOOK}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of("README.md").split()) <= 1000
+
+
+def test_every_file_of_the_package_has_its_line_in_the_architecture() -> None:
+    page = text_of("docs/architecture.md")
+    package = ROOT / "hf_captioner"
+    files = [path for path in package.rglob("*.py") if path.name != "__init__.py" or path.parent == package]
+    assert not [path.relative_to(ROOT) for path in files if f"`{path.name}`" not in page]
+
+
+# -- the checkpoint ----------------------------------------------------------------------------------------------------
+
+OBJECTS: dict[str, type[ValidatedConfig]] = {
+    "config.json": CaptionerConfig,
+    "confidence": ConfidenceConfig,
+    "generation_config.json": GenerationConfig,
+    "evaluation.json": Evaluation,
+    "trained_on": evaluation.TrainingSet,
+    "scores": evaluation.Scores,
+    "calibration": evaluation.Calibration,
+    "occlusion": evaluation.Occlusion,
+    "habits": evaluation.Habits,
+}
+"""Heading of the page on the checkpoint's format -> the class whose fields are the keys below it."""
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    return "required" if field.default is dataclasses.MISSING else f"`{json.dumps(field.default)}`"
+
+
+@pytest.mark.parametrize("heading", OBJECTS)
+def test_every_key_of_a_checkpoint_is_documented_with_its_default(heading: str) -> None:
+    section = re.split(rf"^##+ {heading}$", text_of("docs/checkpoint.md"), flags=re.MULTILINE)[1]
+    section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
+    found = dict(re.findall(r"^\| `(\w+)` \| (.+?) \| .*\|$", section, re.MULTILINE))
+    kind = OBJECTS[heading]
+    expected = {field.name: default_of(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if heading.endswith(".json"):
+        expected |= {name: f"always `{json.dumps(value)}`" for name, value in kind.header.items()}
+    assert found == expected
+
+
+def test_the_numbers_are_the_bundled_checkpoints() -> None:
+    description = ImageCaptioner.from_pretrained().description
+    measured, accuracy, readme = description.evaluation, prose_of("docs/accuracy.md"), prose_of("README.md")
+    occlusion, calibration = measured.occlusion, measured.calibration
+    assert occlusion is not None and calibration is not None
+    scores = next(scores for scores in measured.scores if (scores.dataset, scores.split) == ("Flickr8k", "validation"))
+    percent = {name: f"{100 * value:.1f}" for name, value in scores.metrics.items()}
+    assert f"| {' | '.join(percent)} | |{'---|' * len(percent)} | {' | '.join(percent.values())} |" in accuracy
+    for name in ("BLEU-4", "METEOR", "CIDEr"):
+        assert f"{name} {percent[name]}" in readme
+    for page in (accuracy, readme):
+        assert f"{scores.images:,} validation images" in page
+        assert f"{occlusion.baseline:.3f}" in page
+    for region, probability in occlusion.occluded.items():
+        assert f"| {region} | {probability:.3f} | {100 * occlusion.changed[region]:.0f} % |" in accuracy
+        assert region.startswith("least") or f"{probability:.3f}" in readme
+    assert f"{occlusion.words:,} content words" in accuracy
+    assert f'"{occlusion.mean_image}": CIDEr {100 * occlusion.mean_image_cider:.1f}' in accuracy
+    bins = zip(calibration.predicted, calibration.observed, calibration.captions, strict=True)
+    rows = " ".join(f"| {predicted:.2f} | {observed:.2f} | {count} |" for predicted, observed, count in bins)
+    assert f"| confidence | better than the median | captions | |---|---|---| {rows} " in accuracy
+    assert f"calibration error is {calibration.error:.3f}" in accuracy
+    assert f"ROC curve is {calibration.auroc_correct:.2f}" in accuracy
+    assert f"{calibration.auroc_ood:.2f} for validation images" in accuracy
+    assert f"{description.config.vocabulary_size:,} words" in accuracy
+    assert f"{description.config.image_size} pixels" in accuracy
+
+
+def test_the_ablation_is_the_table_of_its_json() -> None:
+    rows, _ = read_rows(ROOT / "train" / "recipes" / "ablation.yaml")
+    found = json.loads(text_of("train/recipes/ablation.json"))
+    assert f"\n\n{table(rows, found['results'], found['not measured'], found['times'])}\n" in text_of("docs/ablation.md")
 
 
 def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
-    rows = re.findall(r"^\| .*`(\{encoder.*\})` \|$", README, re.MULTILINE)
-    assert len(rows) == 4
+    rows = re.findall(r"^\| .*`(\{encoder.*\})` \|$", text_of("docs/training.md"), re.MULTILINE)
+    assert len(rows) >= 4
     for row in rows:
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(f"model: {row}\nstages: [{{epochs: 1, learning_rate: 0.001}}]\n")
         assert Recipe.read(recipe).captioner_config(1000).encoder in row
 
 
-def test_the_figures_are_the_bundled_checkpoints() -> None:
-    config = CaptionerConfig.from_json((ROOT / "hf_captioner" / "checkpoint" / "config.json").read_text())
-    results, occlusion, calibration = config.results, config.occlusion, config.calibration
-    assert results is not None and occlusion is not None and calibration is not None
-    assert " | ".join(f"{100 * score:.1f}" for score in results.scores.values()) in README
-    for part, probability in occlusion.occluded.items():
-        assert f"| {part} | {probability:.3f} | {100 * occlusion.changed[part]:.0f} % |" in README
-    assert f"For {occlusion.words:,} content words" in README and f"it was {occlusion.baseline:.3f} on" in README
-    assert f'"{occlusion.mean_image}": CIDEr {100 * occlusion.mean_image_cider:.1f}' in README
-    assert f"calibration error is {calibration.error:.3f}" in README
-    assert f"is {calibration.auroc_correct:.2f} for" in README and f"and {calibration.auroc_ood:.2f} for" in README
-    assert f"{config.image_size} x {config.image_size} pixels" in README
+# -- the page ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_camera_that_is_covered_is_not_spoken_of() -> None:
+    """As in the README's animation."""
     captioner = ImageCaptioner.from_pretrained()
     session = start_session(captioner, ROOT / "space" / "examples" / "camera.jpg")
     words = [word.text for word in session.plain.words]
@@ -103,12 +321,5 @@ def test_the_camera_that_is_covered_is_not_spoken_of() -> None:
 
 
 def test_the_pages_limits_are_as_stated() -> None:
-    assert f"drop up to {many.MOST} photographs" in README
-    assert app.UPLOAD_TTL == 600 and "after ten minutes" in README
-
-
-def test_every_file_that_is_named_is_there() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(links) >= 5
-    for link in links:
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+    assert f"{many.MOST} photos" in prose_of("README.md") and f"{many.MOST} photos" in prose_of("docs/page.md")
+    assert f"{app.UPLOAD_TTL // 60} minutes" in prose_of("docs/page.md")
