@@ -133,7 +133,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Every command of the page's shell blocks, and those of ours in its text, as a list of words."""
     text = page.read_text(encoding="utf-8")
     lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    lines += re.findall(r"`((?:hf-captioner|python -m) [^`]+)`", text)
+    lines += re.findall(r"`((?:hf-captioner \S+|python -m \S+) [^`]+)`", text)
     for line in lines:
         words = shlex.shlex(line, posix=True, punctuation_chars=True)
         words.whitespace_split = True
@@ -205,7 +205,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
+@pytest.mark.parametrize("page", [*PAGES, NOTEBOOK], ids=title)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("https://"):
@@ -295,7 +295,9 @@ def test_the_numbers_are_the_bundled_checkpoints() -> None:
 def test_the_ablation_is_the_table_of_its_json() -> None:
     rows, _ = read_rows(ROOT / "train" / "recipes" / "ablation.yaml")
     found = json.loads(text_of("train/recipes/ablation.json"))
-    assert f"\n\n{table(rows, found['results'], found['not measured'], found['times'])}\n" in text_of("docs/ablation.md")
+    assert f"\n\n{table(rows, found['results'], found['not measured'], found['times'])}\n" in text_of(
+        "docs/ablation.md"
+    )
 
 
 def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
