@@ -201,7 +201,7 @@ async def wishes(http: httpx.AsyncClient) -> list[CaptionRequest]:
         texts.append(answer.value["caption"])
         found.append(CaptionRequest("a picture", "caption", (picture,), captioned(texts[-1])))
     found += [CaptionRequest(kind, "caption", (picture,), says(CANNOT)) for kind, picture in bad.items()]
-    found += [CaptionRequest("continued with markup", "continue", (good[0],), says("prefix has "), MARKUP)]
+    found += [CaptionRequest("continued with markup", "continue", (good[0],), says("The model doesn't know "), MARKUP)]
     found += [CaptionRequest("continued, a bad picture", "continue", (bad["cut short"],), says(CANNOT), "a")]
     middle = Picture("<script>x</script>.png", b"This is no picture either.")
     mixed = (good[1], middle, good[2])

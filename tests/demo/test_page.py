@@ -200,7 +200,7 @@ def test_wishes_are_granted(looked: Page, saved_captioner: ImageCaptioner) -> No
     expect(spoken(looked)).to_have_count(4)
     looked.get_by_label("Begin with").fill("<b>submarine</b>")
     looked.get_by_label("Begin with").press("Enter")
-    expect(looked.get_by_text("not among the model's words").first).to_be_visible()
+    expect(looked.get_by_text("The model doesn't know").first).to_be_visible()
     expect(spoken(looked)).to_have_count(4)
 
 
