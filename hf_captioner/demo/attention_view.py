@@ -1,4 +1,4 @@
-"""The part of the page that shows captions word by word, and the photograph lit where the model looked."""
+"""The component that shows captions word by word, and the image lit where the model looked."""
 
 import base64
 import time
@@ -14,42 +14,45 @@ from hf_captioner import Caption
 HERE = Path(__file__).parent
 
 
-def attention_view(**given: Any) -> gr.HTML:
-    """The component; its value is what `view_data` makes. Events: `word` (place: [caption, word]) for a chosen word,
-    `hide` (place) to cover what it looked at, `cover` (covered: the cells, row by row) when the brush is lifted.
+def attention_view(**kwargs: Any) -> gr.HTML:
+    """The component; its value is what `view_data` returns.
+
+    Events: `word` (place: [caption, word], or null) when a word is selected or deselected, `hide` (place) to cover what
+    a word looked at, `cover` (covered: the mask, row by row) when a stroke of the brush ends.
 
     No subclass: Gradio would write a file beside this one for it.
     """
     template, style, script = (
         (HERE / f"attention_view.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
-    return gr.HTML(html_template=template, css_template=style, js_on_load=script, apply_default_css=False, **given)
+    return gr.HTML(html_template=template, css_template=style, js_on_load=script, apply_default_css=False, **kwargs)
 
 
 def view_data(
-    photograph: bytes,
+    image: bytes,
     captions: Sequence[tuple[str, Caption, Sequence[bool]]],
     covered: np.ndarray | None = None,
-    paint: Sequence[int] = (127, 127, 127),
+    cover_colour: Sequence[int] = (127, 127, 127),
 ) -> dict[str, Any]:
-    """The value of `attention_view`: a JPEG; captions with a label each, and which of their words are new.
+    """The value of `attention_view`.
 
-    covered: (n, n) cells painted over in the colour paint, RGB; None where the photograph cannot be covered.
+    image: a JPEG file. captions: a label, the caption, and for each of its words whether it is new.
+    covered: (n, n) bool, the cells painted over in cover_colour, RGB; None where the image cannot be covered.
     """
     return {
-        "run": time.time_ns(),  # Gradio does not tell the page of a value that equals the one before
-        "photograph": f"data:image/jpeg;base64,{base64.b64encode(photograph).decode()}",
+        "run": time.time_ns(),  # Gradio does not pass on a value that equals the one before
+        "image": f"data:image/jpeg;base64,{base64.b64encode(image).decode()}",
         "captions": [
             {
                 "label": label,
                 "text": caption.text,
                 "words": [
                     {**word.to_dict(attention=True), "changed": changed}
-                    for word, changed in zip(caption.words, marks, strict=True)
+                    for word, changed in zip(caption.words, changes, strict=True)
                 ],
             }
-            for label, caption, marks in captions
+            for label, caption, changes in captions
         ],
         "covered": [] if covered is None else covered.astype(int).flatten().tolist(),
-        "paint": list(paint),
+        "coverColour": list(cover_colour),
     }

@@ -1,6 +1,6 @@
-"""The page in its real server, with a crowd of visitors who hand in good and bad pictures, again and again.
+"""A soak test: the page in its real server, and a crowd of visitors who upload good and bad images again and again.
 
-Is each of them answered, and rightly? Does the server's memory stay level? Are their files gone in the end?
+Is each of them answered correctly? Does the server's memory stay level? Are their files deleted in the end?
 """
 
 import argparse
@@ -32,47 +32,47 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVE = """
 import os, pathlib, sys
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
-from hf_captioner.demo import app
-app.CLEANUP_INTERVAL, app.UPLOAD_TTL = 2, int(sys.argv[2])
+from hf_captioner.demo import app, uploads
+uploads.CLEANUP_INTERVAL, uploads.UPLOAD_TTL = 2, int(sys.argv[2])
 app.serve(sys.argv[3])
 """
 """The page, which deletes uploads sooner than it does by default."""
 
 MARKUP = "<img src=x onerror=alert(1)>"
 CANNOT = "This picture cannot be read: "
-PATIENCE = 120
+TIMEOUT = 120
 """Seconds after which a visitor counts as not answered."""
 RISE, SLACK = 0.10, 32
-"""The last third of the time may need so much more memory than the middle third: a part, and so many MB."""
-TELLTALE = ("<script", "Traceback", "/tmp", "hf-captioner-", "site-packages")
-"""What no visitor may be told: the name of his file, for it is markup, and the server's paths."""
+"""How much more memory the last third of the time may need than the middle third: a share of it, plus MB."""
+PRIVATE = ("<script", "Traceback", "/tmp", "hf-captioner-", "site-packages")
+"""What no message may hold: a file name that is markup, and the server's paths."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     name: str
     content: bytes
 
-    def as_new(self, number: int) -> "Picture":
-        """The same to every reader of pictures; for the server another file than all others."""
-        return Picture(self.name, self.content + number.to_bytes(8, "big") if self.content else b"")
+    def as_new(self, number: int) -> "ImageFile":
+        """The same image; for the server a file unlike all others."""
+        return ImageFile(self.name, self.content + number.to_bytes(8, "big") if self.content else b"")
 
 
 @dataclass(frozen=True)
 class Answer:
-    well: bool
+    ok: bool
     value: Any
     """What the endpoint returns, or one sentence that says why it does not."""
 
 
 @dataclass(frozen=True)
-class CaptionRequest:
-    """What a visitor does, and what is the right answer."""
+class Request:
+    """What a visitor does, and which answer is correct."""
 
     kind: str
     endpoint: str
-    pictures: tuple[Picture, ...]
-    right: Callable[[Answer], bool]
+    images: tuple[ImageFile, ...]
+    correct: Callable[[Answer], bool]
     text: str | None = None
 
 
@@ -111,10 +111,10 @@ class Report:
         return "\n".join(lines)
 
 
-def as_file(name: str, picture: Image.Image, **how: Any) -> Picture:
+def as_file(name: str, image: Image.Image, **how: Any) -> ImageFile:
     file = io.BytesIO()
-    picture.save(file, **how)
-    return Picture(name, file.getvalue())
+    image.save(file, **how)
+    return ImageFile(name, file.getvalue())
 
 
 def _bomb() -> bytes:
@@ -129,109 +129,111 @@ def _bomb() -> bytes:
     )
 
 
-def good_pictures() -> list[Picture]:
+def good_images() -> list[ImageFile]:
     noise = Image.effect_noise((1600, 1200), 60).convert("RGB")
     return [
-        *(Picture(path.name, path.read_bytes()) for path in sorted((ROOT / "space" / "examples").glob("*.jpg"))),
+        *(ImageFile(path.name, path.read_bytes()) for path in sorted((ROOT / "space" / "examples").glob("*.jpg"))),
         as_file(f"{MARKUP}.png", generated(1), format="PNG"),
         as_file("noise.jpg", noise, format="JPEG", quality=80),
     ]
 
 
-def bad_images() -> dict[str, Picture]:
+def bad_images() -> dict[str, ImageFile]:
     cut = as_file("cut.jpg", generated(2, (640, 480)), format="JPEG")
     return {
-        "cut short": Picture(cut.name, cut.content[: len(cut.content) // 2]),
-        "a text": Picture("text.jpg", b"This is no picture."),
-        "empty": Picture("empty.jpg", b""),
-        "EPS": Picture("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"),
-        "a bomb": Picture("bomb.png", _bomb()),
+        "cut short": ImageFile(cut.name, cut.content[: len(cut.content) // 2]),
+        "a text": ImageFile("text.jpg", b"This is not an image."),
+        "empty": ImageFile("empty.jpg", b""),
+        "EPS": ImageFile(
+            "drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+        ),
+        "a bomb": ImageFile("bomb.png", _bomb()),
     }
 
 
 def says(sentence: str) -> Callable[[Answer], bool]:
-    return lambda answer: not answer.well and str(answer.value).startswith(sentence)
+    return lambda answer: not answer.ok and str(answer.value).startswith(sentence)
 
 
 def captioned(text: str) -> Callable[[Answer], bool]:
-    return lambda answer: answer.well and answer.value["caption"] == text
+    return lambda answer: answer.ok and answer.value["caption"] == text
 
 
 def batch_of(first: str, last: str) -> Callable[[Answer], bool]:
-    """The answer to a batch whose picture in the middle is bad."""
+    """The answer to a batch whose image in the middle is bad."""
 
-    def right(answer: Answer) -> bool:
-        if not answer.well or len(answer.value) != 3:
+    def correct(answer: Answer) -> bool:
+        if not answer.ok or len(answer.value) != 3:
             return False
         begin, bad, end = answer.value
         return [begin.get("caption"), end.get("caption")] == [first, last] and bad["error"].startswith(CANNOT)
 
-    return right
+    return correct
 
 
-async def ask(http: httpx.AsyncClient, endpoint: str, pictures: Sequence[Picture], text: str | None = None) -> Answer:
-    """Hand pictures in and wait for what is said of them, as any program would."""
-    handed = await http.post("/gradio_api/upload", files=[("files", (each.name, each.content)) for each in pictures])
-    handed.raise_for_status()
+async def ask(http: httpx.AsyncClient, endpoint: str, images: Sequence[ImageFile], text: str | None = None) -> Answer:
+    """Upload images and wait for the answer, as any program would."""
+    uploaded = await http.post("/gradio_api/upload", files=[("files", (each.name, each.content)) for each in images])
+    uploaded.raise_for_status()
     files = [
         {"path": path, "orig_name": each.name, "meta": {"_type": "gradio.FileData"}}
-        for path, each in zip(handed.json(), pictures, strict=True)
+        for path, each in zip(uploaded.json(), images, strict=True)
     ]
     data = [files if endpoint == "caption_batch" else files[0], *([] if text is None else [text])]
     joined = await http.post(f"/gradio_api/call/{endpoint}", json={"data": data})
     joined.raise_for_status()
-    told = await http.get(f"/gradio_api/call/{endpoint}/{joined.json()['event_id']}")
-    told.raise_for_status()
-    for block in told.text.split("\n\n"):
+    events = await http.get(f"/gradio_api/call/{endpoint}/{joined.json()['event_id']}")
+    events.raise_for_status()
+    for block in events.text.split("\n\n"):
         event, _, value = block.partition("\ndata: ")
         if event == "event: complete":
             return Answer(True, json.loads(value)[0])
         if event == "event: error":
             error = json.loads(value)
             return Answer(False, error["error"] if isinstance(error, dict) else error)
-    raise ValueError(f"no answer among the events: {told.text[:200]!r}")
+    raise ValueError(f"no answer among the events: {events.text[:200]!r}")
 
 
-async def wishes(http: httpx.AsyncClient) -> list[CaptionRequest]:
-    """All that a visitor may request; what is right is what a visitor who is alone is told."""
-    good, bad = good_pictures(), bad_images()
+async def all_requests(http: httpx.AsyncClient) -> list[Request]:
+    """Every request of a visitor; correct is what a visitor who is alone gets."""
+    good, bad = good_images(), bad_images()
     found, texts = [], []
-    for picture in good:
-        answer = await ask(http, "caption", [picture])
+    for image in good:
+        answer = await ask(http, "caption", [image])
         texts.append(answer.value["caption"])
-        found.append(CaptionRequest("a picture", "caption", (picture,), captioned(texts[-1])))
-    found += [CaptionRequest(kind, "caption", (picture,), says(CANNOT)) for kind, picture in bad.items()]
-    found += [CaptionRequest("continued with markup", "continue", (good[0],), says("The model doesn't know "), MARKUP)]
-    found += [CaptionRequest("continued, a bad picture", "continue", (bad["cut short"],), says(CANNOT), "a")]
-    middle = Picture("<script>x</script>.png", b"This is no picture either.")
+        found.append(Request("an image", "caption", (image,), captioned(texts[-1])))
+    found += [Request(kind, "caption", (image,), says(CANNOT)) for kind, image in bad.items()]
+    found += [Request("continued with markup", "continue", (good[0],), says("The model doesn't know "), MARKUP)]
+    found += [Request("continued, a bad image", "continue", (bad["cut short"],), says(CANNOT), "a")]
+    middle = ImageFile("<script>x</script>.png", b"Nor is this.")
     mixed = (good[1], middle, good[2])
-    return [*found, CaptionRequest("a batch, one bad", "caption_batch", mixed, batch_of(texts[1], texts[2]))]
+    return [*found, Request("a batch, one bad", "caption_batch", mixed, batch_of(texts[1], texts[2]))]
 
 
-def tells(answer: Answer) -> list[str]:
-    """What nobody may be told, in the sentences of an answer."""
+def leaks(answer: Answer) -> list[str]:
+    """What of PRIVATE an answer's messages hold."""
     each = answer.value if isinstance(answer.value, list) else [answer.value]
     sentences = [one.get("error", "") if isinstance(one, dict) else str(one) for one in each]
-    return [word for word in TELLTALE for sentence in sentences if word in sentence]
+    return [word for word in PRIVATE for sentence in sentences if word in sentence]
 
 
 async def visit(
-    http: httpx.AsyncClient, number: int, wished: Sequence[CaptionRequest], until: float, report: Report
+    http: httpx.AsyncClient, number: int, requests: Sequence[Request], until: float, report: Report
 ) -> None:
-    """One visitor, who comes again until the end."""
+    """One visitor, who comes back until the end."""
     chance = random.Random(number)
     visits = 0
     while time.monotonic() < until:
-        request, visits = chance.choice(wished), visits + 1
-        pictures = [picture.as_new(number << 32 | visits) for picture in request.pictures]
+        request, visits = chance.choice(requests), visits + 1
+        images = [image.as_new(number << 32 | visits) for image in request.images]
         began = time.monotonic()
         try:
-            answer = await asyncio.wait_for(ask(http, request.endpoint, pictures, request.text), PATIENCE)
+            answer = await asyncio.wait_for(ask(http, request.endpoint, images, request.text), TIMEOUT)
         except (httpx.HTTPError, ValueError, TimeoutError) as error:
             report.faults.append(f"{request.kind}: not answered: {type(error).__name__} {error}")
         else:
             report.seconds[request.kind].append(time.monotonic() - began)
-            if not request.right(answer) or tells(answer):
+            if not request.correct(answer) or leaks(answer):
                 report.faults.append(f"{request.kind}: a wrong answer: {str(answer.value)[:200]}")
         await asyncio.sleep(chance.uniform(0, 1))
 
@@ -271,13 +273,13 @@ def memory_of(process: int) -> float:
 
 
 async def crowd(server: Server, process: int, visitors: int, seconds: float, kept: float) -> Report:
-    """Let the visitors come for so many seconds, and then wait until their files must be gone."""
+    """Let the visitors come for this many seconds, then wait until their files must be gone."""
     report, own = Report(), files_of(server)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=visitors)
-    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=limits) as http:
-        wished, began = await wishes(http), time.monotonic()
+    async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT, limits=limits) as http:
+        requests, began = await all_requests(http), time.monotonic()
         async with watched(server, process, report, own):
-            await asyncio.gather(*(visit(http, each, wished, began + seconds, report) for each in range(visitors)))
+            await asyncio.gather(*(visit(http, each, requests, began + seconds, report) for each in range(visitors)))
         report.lasted = time.monotonic() - began
     last = time.monotonic() + kept + 10
     while files_of(server) - own and time.monotonic() < last:
@@ -292,11 +294,11 @@ async def crowd(server: Server, process: int, visitors: int, seconds: float, kep
 
 
 def soak(model: Path, folder: Path, visitors: int, seconds: float, kept: int = 120) -> Report:
-    """A server of its own and its crowd; `kept`: seconds it keeps uploads, longer than anybody waits for his answer."""
+    """A server and its crowd; kept: seconds the server keeps uploads, longer than anybody waits for an answer."""
     command = [sys.executable, "-c", SERVE, str(folder / "pid"), str(kept), str(model.resolve())]
     with serving(command, folder) as server:
         report = asyncio.run(crowd(server, int((folder / "pid").read_text()), visitors, seconds, kept))
-    # What a thread or a background task of the server stumbles over is told to nobody but its log.
+    # An error in a thread or a background task of the server appears only in its log.
     report.faults += [f"in the log: {line}" for line in server.log.splitlines() if "Error: " in line]
     report.faults += ["files are left when the server has ended"] * bool(files_of(server))
     return report

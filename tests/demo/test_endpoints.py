@@ -24,7 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 from hf_captioner import CheckpointError, ImageCaptioner
-from hf_captioner.demo import app
+from hf_captioner.demo.tab_compare import load_captioner
 from tests.conftest import generated
 from tests.demo.serving import Server, demo, serving
 from tests.test_readme import blocks
@@ -124,7 +124,7 @@ MARK = {"meta": {"_type": "gradio.FileData"}}
 def test_a_models_name_that_is_too_long_is_one_sentence() -> None:
     """The page escapes it; it does not escape what Gradio itself says of an error that it was not told to expect."""
     with pytest.raises(CheckpointError, match="File name too long; expected a folder, or a Hub id owner/name"):
-        app.loaded("<b>" * 100)
+        load_captioner("<b>" * 100)
 
 
 def test_a_picture_of_the_servers_own_is_not_captioned(server: Server, image_path: Path) -> None:
@@ -200,23 +200,23 @@ def test_the_server_asks_for_no_other_host(server: Server, client: Client, image
 
 def test_nothing_of_a_visitor_stays_on_disk(checkpoint: Path, image_path: Path, tmp_path: Path) -> None:
 
-    def kept() -> set[str]:
-        """FileShard and folders; `Path.rglob` stumbles over a folder that is deleted meanwhile."""
+    def stored() -> set[str]:
+        """Files and folders; `Path.rglob` stumbles over a folder that is deleted meanwhile."""
         walked = os.walk(tmp_path / "tmp")
         return {f"{folder}/{name}" for folder, folders, files in walked for name in (*folders, *files)}
 
-    forgetful = "import sys; from hf_captioner.demo import app\n"
-    forgetful += "app.CLEANUP_INTERVAL, app.UPLOAD_TTL = 1, 6; app.serve(sys.argv[1])"
+    forgetful = "import sys; from hf_captioner.demo import app, uploads\n"
+    forgetful += "uploads.CLEANUP_INTERVAL, uploads.UPLOAD_TTL = 1, 6; app.serve(sys.argv[1])"
     with serving([sys.executable, "-c", forgetful, str(checkpoint)], tmp_path) as server:
         client = Client(server.url, verbose=False)
-        own = kept()
+        own = stored()
         client.predict(handle_file(image_path), api_name="/caption")
         assert image_path.read_bytes() in [path.read_bytes() for path in server.files], "else nothing is tested"
         for _ in range(60):
-            if kept() == own:
+            if stored() == own:
                 break
             time.sleep(0.5)
-        assert kept() == own, "the pictures of the page's buttons stay"
+        assert stored() == own, "the pictures of the page's buttons stay"
         client.predict(handle_file(image_path), api_name="/caption")
         assert set(server.files) - own
     assert not server.files, "the server has ended"
@@ -264,7 +264,7 @@ def test_an_assistant_captions_through_mcp(server: Server, saved_captioner: Imag
         async with streamable_http_client(url) as (read, write, _), ClientSession(read, write) as session:
             await session.initialize()
             tools = await session.list_tools()
-            answer = await session.call_tool("caption", {"photograph": f"data:image/jpeg;base64,{data}"})
+            answer = await session.call_tool("caption", {"image": f"data:image/jpeg;base64,{data}"})
             return [tool.name for tool in tools.tools], answer.content[0].text
 
     tools, answer = asyncio.run(ask())

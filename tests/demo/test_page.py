@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.demo.tab_batch import COLUMNS
+from hf_captioner.demo.tab_batch import COLUMN_WIDTHS
 from tests.conftest import generated
 from tests.demo.serving import Server, demo
 
@@ -83,18 +83,18 @@ def bad_path(tmp_path: Path) -> Path:
 
 
 def upload(page: Page, path: Path) -> None:
-    page.locator("#photograph input[type=file]").set_input_files(path)
+    page.locator("#image input[type=file]").set_input_files(path)
 
 
 def give(page: Page, box: str, paths: list[Path]) -> None:
-    """FileShard into a box, and wait until the server has them."""
+    """Put files into a box, and wait until the server has them."""
     page.locator(f"{box} input[type=file]").set_input_files(paths)
     expect(page.locator(f"{box} tr.file")).to_have_count(len(paths))
 
 
-def spoken(page: Page) -> Locator:
+def captions(page: Page) -> Locator:
     """The rows of captions on the page."""
-    return page.locator("#attention_view .spoken")
+    return page.locator("#attention_view .caption")
 
 
 def text_of(row: Locator) -> str:
@@ -119,108 +119,108 @@ def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
 
 
 @pytest.fixture
-def looked(page: Page, tmp_path: Path) -> Page:
+def captioned(page: Page, tmp_path: Path) -> Page:
     """The page with a photograph captioned."""
     path = tmp_path / "<img src=x onerror=alert(1)>.png"
     generated(3).save(path)
     upload(page, path)
-    expect(spoken(page)).to_have_count(1, timeout=60_000)
+    expect(captions(page)).to_have_count(1, timeout=60_000)
     return page
 
 
 def pixels(page: Page) -> str:
-    return page.evaluate("document.querySelector('#attention_view [data-part=photo]').toDataURL()")
+    return page.evaluate("document.querySelector('#attention_view [data-part=image]').toDataURL()")
 
 
-def test_each_word_lights_the_photograph(looked: Page, saved_captioner: ImageCaptioner) -> None:
+def test_each_word_lights_the_photograph(captioned: Page, saved_captioner: ImageCaptioner) -> None:
     caption = saved_captioner.caption(generated(3))
-    words = looked.locator("#attention_view .words button")
+    words = captioned.locator("#attention_view .words button")
     assert words.all_inner_texts() == [word.text for word in caption.words]
-    expect(looked.locator("#attention_view [aria-live]")).to_have_text(f"It says: {caption.text}")
-    plain = pixels(looked)
+    expect(captioned.locator("#attention_view [aria-live]")).to_have_text(f"It says: {caption.text}")
+    plain = pixels(captioned)
     words.first.focus()
-    first = pixels(looked)
-    looked.keyboard.press("ArrowRight")
+    first = pixels(captioned)
+    captioned.keyboard.press("ArrowRight")
     expect(words.nth(1)).to_be_focused()
     expect(words.nth(1)).to_have_attribute("aria-pressed", "true")
-    assert len({plain, first, pixels(looked)}) == 3
-    looked.keyboard.press("Escape")
-    assert pixels(looked) == plain
-    looked.get_by_label("All words at once").check()
-    expect(looked.locator("#attention_view figure")).to_have_count(len(caption.words))
-    looked.get_by_role("button", name="Play").click()
-    expect(looked.locator("#attention_view .lit")).to_have_count(1)
-    with looked.expect_download() as download:
-        looked.get_by_role("button", name="Save as picture").click()
+    assert len({plain, first, pixels(captioned)}) == 3
+    captioned.keyboard.press("Escape")
+    assert pixels(captioned) == plain
+    captioned.get_by_label("All words at once").check()
+    expect(captioned.locator("#attention_view figure")).to_have_count(len(caption.words))
+    captioned.get_by_role("button", name="Play").click()
+    expect(captioned.locator("#attention_view .highlighted")).to_have_count(1)
+    with captioned.expect_download() as download:
+        captioned.get_by_role("button", name="Save as picture").click()
     with Image.open(download.value.path()) as sheet:
         assert sheet.width > 500
 
 
-def test_covering_what_a_word_looked_at_asks_again(looked: Page) -> None:
-    looked.locator("#attention_view .words button").nth(1).click()
-    looked.get_by_role("button", name="Cover what the word looked at").click()
-    expect(spoken(looked)).to_have_count(2)
-    expect(spoken(looked).nth(1)).to_contain_text("with a part covered")
-    looked.get_by_role("button", name="Uncover").click()
-    expect(spoken(looked)).to_have_count(1)
-    looked.get_by_label("Brush").check()
-    photo = looked.locator("#attention_view [data-part=photo]")
-    photo.scroll_into_view_if_needed()
-    box = photo.bounding_box()
+def test_covering_what_a_word_looked_at_asks_again(captioned: Page) -> None:
+    captioned.locator("#attention_view .words button").nth(1).click()
+    captioned.get_by_role("button", name="Cover what the word looked at").click()
+    expect(captions(captioned)).to_have_count(2)
+    expect(captions(captioned).nth(1)).to_contain_text("with a part covered")
+    captioned.get_by_role("button", name="Uncover").click()
+    expect(captions(captioned)).to_have_count(1)
+    captioned.get_by_label("Brush").check()
+    image = captioned.locator("#attention_view [data-part=image]")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
     assert box is not None
-    looked.mouse.move(box["x"] + 20, box["y"] + 20)
-    looked.mouse.down()
-    looked.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40, steps=5)
-    looked.mouse.up()
-    expect(spoken(looked)).to_have_count(2)
+    captioned.mouse.move(box["x"] + 20, box["y"] + 20)
+    captioned.mouse.down()
+    captioned.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40, steps=5)
+    captioned.mouse.up()
+    expect(captions(captioned)).to_have_count(2)
 
 
-def test_a_word_is_exchanged_and_the_rest_written_anew(looked: Page, saved_captioner: ImageCaptioner) -> None:
-    first = text_of(spoken(looked).first).split()[0]
-    looked.locator("#attention_view .words button").nth(1).click()
-    choice = looked.locator("#choices label").nth(1)
+def test_a_word_is_exchanged_and_the_rest_written_anew(captioned: Page, saved_captioner: ImageCaptioner) -> None:
+    first = text_of(captions(captioned).first).split()[0]
+    captioned.locator("#attention_view .words button").nth(1).click()
+    choice = captioned.locator("#alternatives label").nth(1)
     beginning = f"{first} {choice.inner_text().split(' (')[0]}"
     choice.click()
-    expect(spoken(looked)).to_have_count(2)
-    assert text_of(spoken(looked).nth(1)).startswith(beginning)
-    expect(looked.get_by_label("Begin with")).to_have_value(beginning)
-    looked.get_by_role("button", name="As it says by itself").click()
-    expect(spoken(looked)).to_have_count(1)
-    expect(looked.get_by_label("Begin with")).to_have_value("")
+    expect(captions(captioned)).to_have_count(2)
+    assert text_of(captions(captioned).nth(1)).startswith(beginning)
+    expect(captioned.get_by_label("Begin with")).to_have_value(beginning)
+    captioned.get_by_role("button", name="As it says by itself").click()
+    expect(captions(captioned)).to_have_count(1)
+    expect(captioned.get_by_label("Begin with")).to_have_value("")
 
 
-def test_wishes_are_granted(looked: Page, saved_captioner: ImageCaptioner) -> None:
-    said = text_of(spoken(looked).first)
+def test_wishes_are_granted(captioned: Page, saved_captioner: ImageCaptioner) -> None:
+    said = text_of(captions(captioned).first)
     avoided = said.split()[-1]
-    looked.get_by_label("Avoid these words").fill(avoided)
-    looked.get_by_label("Avoid these words").press("Enter")
-    expect(spoken(looked)).to_have_count(2)
-    assert avoided not in text_of(spoken(looked).nth(1)).split()
-    looked.get_by_label("Three different captions").check()
-    expect(spoken(looked)).to_have_count(4)
-    looked.get_by_label("Begin with").fill("<b>submarine</b>")
-    looked.get_by_label("Begin with").press("Enter")
-    expect(looked.get_by_text("The model doesn't know").first).to_be_visible()
-    expect(spoken(looked)).to_have_count(4)
+    captioned.get_by_label("Avoid these words").fill(avoided)
+    captioned.get_by_label("Avoid these words").press("Enter")
+    expect(captions(captioned)).to_have_count(2)
+    assert avoided not in text_of(captions(captioned).nth(1)).split()
+    captioned.get_by_label("Three different captions").check()
+    expect(captions(captioned)).to_have_count(4)
+    captioned.get_by_label("Begin with").fill("<b>submarine</b>")
+    captioned.get_by_label("Begin with").press("Enter")
+    expect(captioned.get_by_text("The model doesn't know").first).to_be_visible()
+    expect(captions(captioned)).to_have_count(4)
 
 
-def test_the_alternative_text_is_a_sentence_to_edit_and_copy(looked: Page) -> None:
-    said = text_of(spoken(looked).first)
-    alt = looked.get_by_label("For you to check and edit")
+def test_the_alternative_text_is_a_sentence_to_edit_and_copy(captioned: Page) -> None:
+    said = text_of(captions(captioned).first)
+    alt = captioned.get_by_label("For you to check and edit")
     expect(alt).to_have_value(f"{said.capitalize()}.")
     alt.fill('A "big" dog.')
-    expect(looked.locator("#counted")).to_contain_text("12 characters.")
-    markup = looked.get_by_label("HTML")
+    expect(captioned.locator("#alt-text-length")).to_contain_text("12 characters.")
+    markup = captioned.get_by_label("HTML")
     expect(markup).to_have_value(re.compile(r'alt="A &quot;big&quot; dog\."'))
     expect(markup).to_have_value(re.compile(r'src="[^<>]*png"'))
-    looked.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    looked.get_by_role("button", name="Copy text").click()
-    assert looked.evaluate("navigator.clipboard.readText()") == 'A "big" dog.'
+    captioned.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    captioned.get_by_role("button", name="Copy text").click()
+    assert captioned.evaluate("navigator.clipboard.readText()") == 'A "big" dog.'
 
 
 def test_an_example_is_captioned_at_a_click(page: Page) -> None:
     page.get_by_role("button", name="Chelsea").click()
-    expect(spoken(page)).to_have_count(1, timeout=60_000)
+    expect(captions(page)).to_have_count(1, timeout=60_000)
 
 
 def test_a_photograph_is_taken_or_pasted(page: Page, saved_captioner: ImageCaptioner) -> None:
@@ -228,25 +228,25 @@ def test_a_photograph_is_taken_or_pasted(page: Page, saved_captioner: ImageCapti
     page.get_by_text("Click to Access Webcam").click()
     page.locator("video").evaluate("video => video.readyState > 1 || new Promise(go => (video.onloadeddata = go))")
     page.get_by_label("Capture photo").click()
-    expect(spoken(page)).to_have_count(1, timeout=60_000)
+    expect(captions(page)).to_have_count(1, timeout=60_000)
     page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
-    expect(spoken(page)).to_have_count(0)
+    expect(captions(page)).to_have_count(0)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(PASTED)
     page.get_by_label("Paste from clipboard").click()
-    expect(spoken(page)).to_have_count(1, timeout=60_000)
+    expect(captions(page)).to_have_count(1, timeout=60_000)
     white = saved_captioner.caption(Image.new("RGB", (64, 64), "white"))
-    assert text_of(spoken(page)) == white.text
+    assert text_of(captions(page)) == white.text
 
 
 def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(page: Page, bad_path: Path, image_path: Path) -> None:
     for _ in range(2):  # the second time with a caption to be taken back
         upload(page, bad_path)
         expect(page.get_by_text("This picture cannot be read").first).to_be_visible(timeout=60_000)
-        expect(spoken(page)).to_have_count(0)
+        expect(captions(page)).to_have_count(0)
         page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
         upload(page, image_path)
-        expect(spoken(page)).to_have_count(1, timeout=60_000)
+        expect(captions(page)).to_have_count(1, timeout=60_000)
         page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
 
 
@@ -259,29 +259,29 @@ def test_many_photographs_fill_a_table(
     expect(page.get_by_text("6 of 6, 1 without a caption")).to_be_visible()
     expect(cell(page, 0, "file")).to_have_text(bad_path.name)
     expect(cell(page, 0, "problem")).to_contain_text("This picture cannot be read")
-    captions = [caption.text for caption in saved_captioner.caption(image_paths)]
-    assert [line["text"] for line in kept(page, "metadata.jsonl")] == captions
+    texts = [caption.text for caption in saved_captioner.caption(image_paths)]
+    assert [line["text"] for line in downloaded(page, "metadata.jsonl")] == texts
     cell(page, 1, "caption").dblclick()
     page.keyboard.press("Control+A")
     page.keyboard.type("a <b>corrected</b> caption")
     page.keyboard.press("Enter")
     expect(cell(page, 1, "caption")).to_contain_text("a <b>corrected</b> caption")
-    lines = kept(page, "metadata.jsonl")
+    lines = downloaded(page, "metadata.jsonl")
     assert lines[0] == {"file_name": image_paths[0].name, "text": "a <b>corrected</b> caption"}
 
 
 def cell(page: Page, row: int, column: str) -> Locator:
-    return page.get_by_test_id(f"cell-{row}-{list(COLUMNS).index(column)}")
+    return page.get_by_test_id(f"cell-{row}-{list(COLUMN_WIDTHS).index(column)}")
 
 
-def kept(page: Page, name: str) -> list[dict[str, str]]:
+def downloaded(page: Page, name: str) -> list[dict[str, str]]:
     with page.expect_download() as download:
         page.get_by_role("button", name=name).click()
     assert download.value.suggested_filename == name
     return [json.loads(line) for line in download.value.path().read_text().splitlines()]
 
 
-def test_a_batch_is_stopped_and_what_it_has_is_kept(page: Page, tmp_path: Path) -> None:
+def test_a_batch_is_stopped_and_what_it_has_is_downloaded(page: Page, tmp_path: Path) -> None:
     generated(1, (3000, 2000)).save(tmp_path / "large.png")  # so that reading takes its time
     open_tab(page, "Many at once")
     give(page, "#files", [tmp_path / "large.png"] * 200)
@@ -292,7 +292,7 @@ def test_a_batch_is_stopped_and_what_it_has_is_kept(page: Page, tmp_path: Path) 
     done = page.get_by_text(re.compile(r"^\d+ of 200$")).inner_text()
     page.wait_for_timeout(2000)
     expect(page.get_by_text(done)).to_be_visible()
-    assert len(kept(page, "metadata.jsonl")) == int(done.split()[0]) < 200
+    assert len(downloaded(page, "metadata.jsonl")) == int(done.split()[0]) < 200
 
 
 def test_the_camera_is_captioned_again_and_again(page: Page) -> None:
@@ -313,8 +313,8 @@ def test_two_models_are_compared(page: Page, checkpoint: Path, image_path: Path)
     expect(page.locator("[data-testid=toast-body]").first).to_contain_text("nobody/<b>nothing")
     page.get_by_label("Second model").fill(str(checkpoint))
     page.get_by_role("button", name="Compare").click()
-    for side in (1, 2):
-        expect(page.locator(f"#side-{side} .spoken")).to_have_count(1)
+    for number in (1, 2):
+        expect(page.locator(f"#model-{number} .caption")).to_have_count(1)
 
 
 def test_the_page_says_what_the_card_says(page: Page) -> None:
@@ -323,15 +323,15 @@ def test_the_page_says_what_the_card_says(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_keeps_a_screen_reader_or_a_keyboard_out(looked: Page, scheme: Literal["light", "dark"]) -> None:
-    looked.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    looked.locator("#attention_view .words button").first.click()
-    looked.locator("#attention_view").get_by_label("All words at once").check()
-    looked.get_by_label("Three different captions").check()
-    expect(spoken(looked)).to_have_count(4)
+def test_nothing_keeps_a_screen_reader_or_a_keyboard_out(captioned: Page, scheme: Literal["light", "dark"]) -> None:
+    captioned.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    captioned.locator("#attention_view .words button").first.click()
+    captioned.locator("#attention_view").get_by_label("All words at once").check()
+    captioned.get_by_label("Three different captions").check()
+    expect(captions(captioned)).to_have_count(4)
     for tab in ("Photograph", "Many at once", "Live", "Compare", "About"):
-        open_tab(looked, tab)
-        found = Axe().run(looked).response["violations"]
+        open_tab(captioned, tab)
+        found = Axe().run(captioned).response["violations"]
         assert not [
             (tab, fault["id"], node["html"])
             for fault in found

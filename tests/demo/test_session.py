@@ -1,4 +1,4 @@
-"""What a visitor can ask of a photograph, without a browser."""
+"""What a visitor can request for an image, without a browser."""
 
 import dataclasses
 import io
@@ -10,23 +10,23 @@ import torch
 from PIL import Image
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, Word
-from hf_captioner.demo import tab_single as one
 from hf_captioner.demo.session import (
-    CELLS,
-    LIVELY,
     LONGER,
-    NOTHING,
+    MASK_SIZE,
+    MORE_VARIED,
+    NOTHING_COVERED,
     SHORTER,
     CaptionRequest,
     Session,
     alternatives,
+    as_sentence,
     changed_words,
     html_snippet,
     most_attended,
     recaption,
-    sentence,
     start_session,
 )
+from hf_captioner.demo.tab_single import confidence_note
 from hf_captioner.hub.packaged import data_path
 
 
@@ -35,65 +35,80 @@ def session(tiny_captioner: ImageCaptioner, image_path: Path) -> Session:
     return start_session(tiny_captioner, image_path)
 
 
-def spoken(text: str) -> Caption:
+def caption_of(text: str) -> Caption:
     attention = np.full((2, 2), 0.25, np.float32)
     return Caption(text, tuple(Word(word, 0.5, attention, ()) for word in text.split()), 0.0)
 
 
 def test_the_page_says_what_python_says(tiny_captioner: ImageCaptioner, session: Session, image_path: Path) -> None:
-    assert session.plain.text == tiny_captioner.caption(image_path).text
-    steered = recaption(tiny_captioner, session, CaptionRequest(prefix="two dog", bad_words="beach, grass"), NOTHING)
+    assert session.caption.text == tiny_captioner.caption(image_path).text
+    steered = recaption(
+        tiny_captioner, session, CaptionRequest(prefix="two dog", bad_words="beach, grass"), NOTHING_COVERED
+    )
     same = tiny_captioner.caption(image_path, prefix="two dog", bad_words=["beach", "grass"])
-    assert [answer.text for answer in steered.answers] == [same.text]
+    assert [answer.text for answer in steered.recaptions] == [same.text]
 
 
-def test_nothing_asked_is_nothing_answered(tiny_captioner: ImageCaptioner, session: Session) -> None:
-    assert recaption(tiny_captioner, session, CaptionRequest(seed=3), NOTHING).answers == ()
+def test_without_a_request_there_are_no_other_captions(tiny_captioner: ImageCaptioner, session: Session) -> None:
+    assert recaption(tiny_captioner, session, CaptionRequest(seed=3), NOTHING_COVERED).recaptions == ()
 
 
 def test_what_is_covered_is_not_seen(tiny_captioner: ImageCaptioner, session: Session) -> None:
-    answer = recaption(tiny_captioner, session, CaptionRequest(), ~NOTHING).answers[0]
+    answer = recaption(tiny_captioner, session, CaptionRequest(), ~NOTHING_COVERED).recaptions[0]
     flat = session.pixels.mean((1, 2), keepdim=True).expand_as(session.pixels)
     generation_config = tiny_captioner.prepare_generation_config({})
     blind = tiny_captioner.caption_features(tiny_captioner.encode(flat[None]), generation_config)[0]
-    assert answer.text == blind.text != session.plain.text
+    assert answer.text == blind.text != session.caption.text
 
 
 def test_lengths_are_what_they_say(tiny_captioner: ImageCaptioner, session: Session) -> None:
-    words = len(session.plain.words)
-    longer = recaption(tiny_captioner, session, CaptionRequest(length=LONGER), NOTHING).answers[0]
+    words = len(session.caption.words)
+    longer = recaption(tiny_captioner, session, CaptionRequest(length=LONGER), NOTHING_COVERED).recaptions[0]
     assert len(longer.words) > words
     try:
-        shorter = recaption(tiny_captioner, session, CaptionRequest(length=SHORTER), NOTHING).answers[0]
+        shorter = recaption(tiny_captioner, session, CaptionRequest(length=SHORTER), NOTHING_COVERED).recaptions[0]
     except ConfigError as error:
         assert "no shorter caption" in str(error)
     else:
         assert len(shorter.words) < words and shorter.finished
 
 
-def test_the_bundled_model_says_it_shorter_and_longer_and_doubts_a_cat() -> None:
+def test_the_bundled_model_is_shorter_longer_and_unsure_of_a_cat() -> None:
     captioner, examples = ImageCaptioner.from_pretrained(), data_path("space") / "examples"
     session = start_session(captioner, examples / "camera.jpg")
-    words = len(session.plain.words)
+    words = len(session.caption.words)
     shorter, longer = (
-        recaption(captioner, session, CaptionRequest(length=length), NOTHING).answers[0] for length in (SHORTER, LONGER)
+        recaption(captioner, session, CaptionRequest(length=length), NOTHING_COVERED).recaptions[0]
+        for length in (SHORTER, LONGER)
     )
     assert len(shorter.words) < words < len(longer.words)
     assert shorter.finished and longer.finished
-    assert "Check this one" in one.sure(start_session(captioner, examples / "chelsea.jpg").plain)
+    assert "Check this one" in confidence_note(start_session(captioner, examples / "chelsea.jpg").caption)
 
 
-def test_a_doubtful_caption_is_warned_of() -> None:
-    told = [one.sure(dataclasses.replace(spoken("a dog"), confidence=sure)) for sure in (0.1, 0.9, None)]
-    assert told[0].startswith("⚠️") and "10%" in told[0]
-    assert told[1].startswith("Confidence 90%") and told[2] == ""
+def test_without_the_camera_in_view_the_bundled_model_names_none() -> None:
+    """What the README's animation shows."""
+    captioner = ImageCaptioner.from_pretrained()
+    session = start_session(captioner, data_path("space") / "examples" / "camera.jpg")
+    words = [word.text for word in session.caption.words]
+    covered = most_attended(session.caption.words[words.index("camera")].attention)
+    caption = recaption(captioner, session, CaptionRequest(), covered).newest
+    assert "camera" not in caption.text.split()
+
+
+def test_a_caption_of_low_confidence_comes_with_a_warning() -> None:
+    notes = [confidence_note(dataclasses.replace(caption_of("a dog"), confidence=sure)) for sure in (0.1, 0.9, None)]
+    assert notes[0].startswith("⚠️") and "10%" in notes[0]
+    assert notes[1].startswith("Confidence 90%") and notes[2] == ""
 
 
 def test_three_captions_differ_and_each_draw_is_another(tiny_captioner: ImageCaptioner, session: Session) -> None:
-    several = recaption(tiny_captioner, session, CaptionRequest(several=True), NOTHING).answers
+    several = recaption(tiny_captioner, session, CaptionRequest(several=True), NOTHING_COVERED).recaptions
     assert len({answer.text for answer in several}) == 3
     drawn = {
-        recaption(tiny_captioner, session, CaptionRequest(mood=LIVELY, seed=seed), NOTHING).answers[0].text
+        recaption(tiny_captioner, session, CaptionRequest(style=MORE_VARIED, seed=seed), NOTHING_COVERED)
+        .recaptions[0]
+        .text
         for seed in range(5)
     }
     assert len(drawn) > 1
@@ -101,14 +116,14 @@ def test_three_captions_differ_and_each_draw_is_another(tiny_captioner: ImageCap
 
 def test_a_word_that_the_model_does_not_know_is_named(tiny_captioner: ImageCaptioner, session: Session) -> None:
     with pytest.raises(ConfigError, match="doesn't know 'submarine'"):
-        recaption(tiny_captioner, session, CaptionRequest(prefix="two submarine"), NOTHING)
+        recaption(tiny_captioner, session, CaptionRequest(prefix="two submarine"), NOTHING_COVERED)
 
 
-def test_a_choice_is_the_beginning_of_another_caption(tiny_captioner: ImageCaptioner, session: Session) -> None:
-    for label, beginning in alternatives(tiny_captioner, session.plain, 1):
-        assert beginning.split()[0] == session.plain.words[0].text
+def test_an_alternative_begins_another_caption(tiny_captioner: ImageCaptioner, session: Session) -> None:
+    for label, beginning in alternatives(tiny_captioner, session.caption, 1):
+        assert beginning.split()[0] == session.caption.words[0].text
         assert label.startswith(f"{beginning.split()[1]} (") and label.endswith("%)")
-        answer = recaption(tiny_captioner, session, CaptionRequest(prefix=beginning), NOTHING).answers[0]
+        answer = recaption(tiny_captioner, session, CaptionRequest(prefix=beginning), NOTHING_COVERED).recaptions[0]
         assert answer.text.startswith(beginning)
 
 
@@ -116,13 +131,13 @@ def test_the_most_attended_fifth_is_a_fifth() -> None:
     attention = np.zeros((10, 10), np.float32)
     attention[2:4] = np.arange(1, 21).reshape(2, 10)
     cells = most_attended(attention)
-    assert cells.shape == (CELLS, CELLS)
+    assert cells.shape == (MASK_SIZE, MASK_SIZE)
     assert cells.mean() == pytest.approx(0.2, abs=0.03)
     assert cells[8].all() and not cells[0].any()
 
 
 def test_changed_words_are_marked() -> None:
-    before, after = spoken("a brown dog runs in the snow"), spoken("a white dog runs through the deep snow")
+    before, after = caption_of("a brown dog runs in the snow"), caption_of("a white dog runs through the deep snow")
     assert changed_words(before, after) == [False, True, False, False, True, False, True, False]
 
 
@@ -131,7 +146,7 @@ def test_changed_words_are_marked() -> None:
     [("a dog runs", "A dog runs."), ("a dog runs.", "A dog runs."), ("", ""), ("  who? ", "Who?")],
 )
 def test_an_alternative_text_is_a_sentence(caption: str, said: str) -> None:
-    assert sentence(caption) == said
+    assert as_sentence(caption) == said
 
 
 def test_names_and_words_are_no_markup_in_the_snippet() -> None:
@@ -139,9 +154,9 @@ def test_names_and_words_are_no_markup_in_the_snippet() -> None:
     assert found == ('<img src="&quot;&gt;&lt;script&gt;.jpg" alt="a &quot;big&quot; &lt;b&gt;dog&lt;/b&gt;">')
 
 
-def test_a_large_photograph_is_shown_small_and_read_whole(tiny_captioner: ImageCaptioner) -> None:
+def test_a_large_image_is_shown_small_and_read_whole(tiny_captioner: ImageCaptioner) -> None:
     session = start_session(tiny_captioner, Image.new("RGB", (4000, 3000), "red"))
-    with Image.open(io.BytesIO(session.photograph)) as photograph:
-        assert photograph.size == (1280, 960)
-    assert session.colour == (255, 0, 0)
+    with Image.open(io.BytesIO(session.image)) as image:
+        assert image.size == (1280, 960)
+    assert session.mean_colour == (255, 0, 0)
     assert session.pixels.shape == torch.Size((3, 64, 64))

@@ -9,4 +9,4 @@ def test_a_crowd_is_answered_and_leaves_nothing(checkpoint: Path, tmp_path: Path
     report = soak(checkpoint, tmp_path, visitors=30, seconds=12, kept=8)
     assert not report.faults, str(report)
     assert report.most_files > 30, "else nothing is tested"
-    assert {"a picture", "a batch, one bad", "continued with markup", *bad_images()} <= report.seconds.keys()
+    assert {"an image", "a batch, one bad", "continued with markup", *bad_images()} <= report.seconds.keys()

@@ -11,7 +11,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from hf_captioner import CheckpointError, ImageCaptioner
-from hf_captioner.demo import app
+from hf_captioner.demo.tab_compare import load_captioner
 from tests.demo.serving import serving
 from tests.hub.standin_hub import StandInHub
 
@@ -38,13 +38,13 @@ def test_a_spaces_own_folders_and_its_owners_models_are_not_compared(
         saved_captioner.push_to_hub("me/secret", private=True)
         monkeypatch.setenv("SPACE_ID", "me/page")
         for name, said in ((str(checkpoint), "is no Hub id"), ("me/secret", "me/secret")):
-            app.loaded.cache_clear()
+            load_captioner.cache_clear()
             with pytest.raises(CheckpointError, match=said):
-                app.loaded(name)
+                load_captioner(name)
         monkeypatch.delenv("SPACE_ID")
         for name in (str(checkpoint), "me/secret"):
-            assert app.loaded(name).config == saved_captioner.config
-    app.loaded.cache_clear()
+            assert load_captioner(name).config == saved_captioner.config
+    load_captioner.cache_clear()
 
 
 def test_the_pushed_page_starts_in_a_fresh_environment(

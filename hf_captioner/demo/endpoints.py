@@ -1,0 +1,67 @@
+"""The page's endpoints for programs (`gradio_client`, HTTP) and assistants (MCP)."""
+
+from typing import Any
+
+import gradio as gr
+
+from hf_captioner import ConfigError, ImageCaptioner, ImageError
+from hf_captioner.demo.tab_batch import MAX_FILES, too_many
+from hf_captioner.demo.uploads import Upload, files_input, upload_error
+
+
+def add_endpoints(captioner: ImageCaptioner, image_box: gr.Image) -> None:
+    """Add `caption`, `continue` and `caption_batch` to the page being built; their docstrings are the tools' own."""
+
+    def caption(image: Upload | None) -> dict[str, Any]:
+        """Caption an image: the sentence, and for each word its probability, alternatives and attention.
+
+        Args:
+            image: An image file.
+        """
+        return _caption(captioner, image)
+
+    def continue_caption(image: Upload | None, prefix: str) -> dict[str, Any]:
+        """Caption an image with a sentence that begins with the words given.
+
+        Args:
+            image: An image file.
+            prefix: The caption's first words.
+        """
+        return _caption(captioner, image, prefix=prefix)
+
+    def caption_batch(images: list[Upload]) -> list[dict[str, Any]]:
+        """Caption several images, in order; one that cannot be read has an `error` in place of its caption.
+
+        Args:
+            images: Image files.
+        """
+        if not images:
+            raise gr.Error("There are no images; expected a list of image files.", print_exception=False)
+        if len(images) > MAX_FILES:
+            raise gr.Error(too_many(images), print_exception=False)
+        results = captioner.stream([upload.path for upload in images], num_return_sequences=1)
+        return [
+            {"error": upload_error(result, upload)} if isinstance(result, ImageError) else result.to_dict()
+            for upload, result in zip(images, results, strict=True)
+        ]
+
+    # Events of input boxes and not gr.api: Gradio then takes uploads (and addresses), no path of the server's.
+    result = gr.JSON(visible=False, label="caption")
+    results = gr.JSON(visible=False, label="captions")
+    prefix = gr.Textbox(visible=False, label="prefix")
+    files = files_input(visible=False, label="images")
+    gr.Button(visible=False).click(caption, image_box, result, api_name="caption")
+    gr.Button(visible=False).click(continue_caption, [image_box, prefix], result, api_name="continue")
+    gr.Button(visible=False).click(caption_batch, files, results, api_name="caption_batch")
+
+
+def _caption(captioner: ImageCaptioner, image: Upload | None, **options: Any) -> dict[str, Any]:
+    if image is None:
+        raise gr.Error("There is no image; expected an image file.", print_exception=False)
+    try:
+        caption = captioner.caption(image.path, num_return_sequences=1, **options)
+    except ImageError as error:
+        raise gr.Error(upload_error(error, image), print_exception=False) from error
+    except ConfigError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    return caption.to_dict(attention=True)

@@ -1,0 +1,53 @@
+"""The tab for the camera: captioned again and again."""
+
+import time
+from typing import Any
+
+import gradio as gr
+
+from hf_captioner import ImageCaptioner
+
+FRAME_INTERVAL = 0.1
+"""Seconds between two frames; while one is captioned only the newest waits."""
+MAX_CAMERAS = 4
+"""Visitors whose cameras are captioned at once."""
+TURN = 20
+"""Seconds of a visitor's camera after which it is the next one's turn, if another waits."""
+FRAME = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
+"""What is asked of the camera; the model reads no more."""
+
+
+def camera_tab(captioner: ImageCaptioner) -> None:
+    """Build the tab inside the page being built."""
+    times = gr.State(())
+    with gr.Row():
+        camera = gr.Image(
+            sources=["webcam"],
+            streaming=True,
+            label="Camera",
+            buttons=[],
+            type="numpy",
+            height=420,
+            min_width=280,
+            webcam_options=gr.WebcamOptions(mirror=False, constraints=FRAME),
+        )
+        with gr.Column(min_width=280):
+            caption = gr.Textbox(label="It says", interactive=False, lines=3, elem_id="camera-caption")
+            rate = gr.Markdown("Press record, and it says what the camera sees, again and again.")
+
+    def caption_frame(frame: Any, times: tuple[float, ...]) -> tuple[str, tuple[float, ...], str]:
+        caption = captioner.caption(frame, num_return_sequences=1)
+        times = (*times[-9:], time.monotonic())
+        rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+        return caption.text, times, f"{rate:.1f} captions a second"
+
+    camera.stream(
+        caption_frame,
+        [camera, times],
+        [caption, times, rate],
+        stream_every=FRAME_INTERVAL,
+        concurrency_limit=MAX_CAMERAS,
+        time_limit=TURN,
+        show_progress="hidden",
+        api_visibility="private",
+    )
