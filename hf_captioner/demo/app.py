@@ -10,54 +10,67 @@ import torch
 
 from hf_captioner import ImageCaptioner
 from hf_captioner.demo.endpoints import add_endpoints
+from hf_captioner.demo.session import percent
 from hf_captioner.demo.tab_batch import batch_tab
 from hf_captioner.demo.tab_camera import camera_tab
 from hf_captioner.demo.tab_compare import compare_tab
 from hf_captioner.demo.tab_single import single_tab
 from hf_captioner.demo.uploads import start_cleanup
-from hf_captioner.hub.card import render_card
+from hf_captioner.hub.card import PLACEHOLDER_REPO, render_card
 from hf_captioner.hub.evaluation import OCCLUDED_REGIONS, Evaluation
 from hf_captioner.hub.packaged import data_path
 
 HERE = Path(__file__).parent
-EXAMPLES = {name.capitalize(): f"{name}.jpg" for name in ("camera", "astronaut", "chelsea", "coffee", "rocket")}
+EXAMPLES = {
+    "Camera": "camera.jpg",
+    "Astronaut": "astronaut.jpg",
+    "Cat": "chelsea.jpg",
+    "Coffee": "coffee.jpg",
+    "Rocket": "rocket.jpg",
+}
 """Label of each example image -> its file, in their order on the page."""
-EXPLANATION = (
-    "Lit places are where the model looked while it chose the word: a hint at what the word rests on, no proof."
-)
+PROMISE = "See which parts of a photo an AI looked at for every word of its caption."
+EXPLANATION = "Bright areas show where the model looked while choosing the word: a hint at the evidence, not proof."
 MAX_WAITING = 400
 """Events that wait for their turn: a hundred visitors at once, each with a few touches of the page."""
 MAX_SESSIONS = 1000
 """Visitors whose state is kept; Gradio takes each call of an endpoint for a new one, and holds 130 kB for it."""
 
 
-def build_page(captioner: ImageCaptioner, examples: Path | None = None) -> gr.Blocks:
+def build_page(captioner: ImageCaptioner, examples: Path | None = None, *, model: str | None = None) -> gr.Blocks:
     """The page around a captioner; starts nothing.
 
-    examples: the folder of EXAMPLES; None is the one that comes with the package.
+    examples: the folder of EXAMPLES; None is the one that comes with the package. model: what the captioner was loaded
+    from, as for `ImageCaptioner.from_pretrained`.
     """
     folder = examples or data_path("space") / "examples"
     paths = {label: str(folder / name) for label, name in EXAMPLES.items()}
     with gr.Blocks(title="What did it look at?", analytics_enabled=False) as page:
-        gr.Markdown("# What did it look at?\nA caption for your photograph, and where the model looked for every word.")
-        with gr.Tab("Photograph"):
+        gr.Markdown(f"# What did it look at?\n{PROMISE}")
+        with gr.Tab("Caption"):
             image = single_tab(captioner, paths, f"{EXPLANATION} {measured_summary(captioner.evaluation)}")
-        with gr.Tab("Many at once"):
+        with gr.Tab("Batch"):
             batch_tab(captioner)
-        with gr.Tab("Live"):
+        with gr.Tab("Camera"):
             camera_tab(captioner)
         with gr.Tab("Compare"):
             compare_tab(captioner)
         with gr.Tab("About"):
-            gr.Markdown(about(captioner), elem_id="about")
+            gr.Markdown(about(captioner, model), elem_id="about")
         add_endpoints(captioner, image)
     return page
 
 
-def about(captioner: ImageCaptioner) -> str:
-    """The model card without its YAML header."""
+def about(captioner: ImageCaptioner, model: str | None = None) -> str:
+    """The model card without its YAML header, under the model's name: of a folder only the last part, for the others
+    are the server's own business."""
+    title, argument = "The bundled captioner", ""
+    if model is not None:
+        title = Path(model).resolve().name if Path(model).is_dir() else model
+        argument = f'"{title}"'
     card = captioner.card or render_card(captioner.description, license_text=captioner.weights_license)
-    return re.sub(r"\A---\n.*?\n---\n", "", card, count=1, flags=re.DOTALL)
+    text = re.sub(r"\A---\n.*?\n---\n", "", card, count=1, flags=re.DOTALL)
+    return text.replace(f'"{PLACEHOLDER_REPO}"', argument).replace(PLACEHOLDER_REPO, title)
 
 
 def measured_summary(evaluation: Evaluation) -> str:
@@ -65,10 +78,10 @@ def measured_summary(evaluation: Evaluation) -> str:
     occlusion, limits = evaluation.occlusion, " ".join(evaluation.limits[:1])
     if occlusion is None:
         return limits
-    most, random = (f"{100 * occlusion.occluded[region]:.0f} %" for region in OCCLUDED_REGIONS[:2])
+    most, random = (percent(occlusion.occluded[region]) for region in OCCLUDED_REGIONS[:2])
     return (
-        f"Tested on {occlusion.images:,} photos: with the most attended fifth occluded, a word's probability falls "
-        f"from {100 * occlusion.baseline:.0f} % to {most}; with a random fifth, to {random}. {limits}"
+        f"Tested on {occlusion.images:,} photos: when the fifth that a word looked at most is covered, the word's "
+        f"probability falls from {percent(occlusion.baseline)} to {most}; when a random fifth is, to {random}. {limits}"
     )
 
 
@@ -101,7 +114,7 @@ def serve(
     Raises CheckpointError and, for a device or dtype, ConfigError.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    page = build_page(ImageCaptioner.from_pretrained(model, device=device, dtype=dtype), examples)
+    page = build_page(ImageCaptioner.from_pretrained(model, device=device, dtype=dtype), examples, model=model)
     page.space_id = None  # else the page asks the Hub and a font server for a header
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=2)
     start_cleanup(page)

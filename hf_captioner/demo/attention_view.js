@@ -70,7 +70,7 @@ function highlight(place) {
   draw(canvas, place);
   wordButtons().forEach((button) => button.classList.toggle("highlighted", button.dataset.place === place.join()));
   part("hint").textContent = word
-    ? `“${word.text}”, probability ${percent(word.probability)}: lit where the model looked.`
+    ? `“${word.text}”, probability ${percent(word.probability)}: bright where the model looked.`
     : "Point at a word, or use the arrow keys, to see where the model looked.";
 }
 
@@ -99,7 +99,7 @@ function select(place, { notify = true, focus = false } = {}) {
   part("hide").disabled = !wordAt(place);
   highlight(place);
   drawSheet();
-  if (notify && wordAt(place)) trigger("word", { place });
+  if (notify) trigger("word", { place: wordAt(place) ? place : null });
 }
 
 function captionRow(caption, row) {
@@ -125,7 +125,7 @@ function wordButton(word, place) {
   button.onpointerenter = () => highlight(place);
   button.onpointerleave = () => highlight(selected);
   button.onfocus = () => highlight(place);
-  button.onclick = () => select(place);
+  button.onclick = () => select(selected.join() === place.join() ? NO_PLACE : place);
   return button;
 }
 
@@ -136,7 +136,7 @@ part("captions").onkeydown = (event) => {
   if (now < 0 || (next === undefined && event.key !== "Escape")) return;
   event.preventDefault();
   stopPlaying();
-  if (event.key === "Escape") return select(NO_PLACE, { notify: false });
+  if (event.key === "Escape") return select(NO_PLACE);
   const button = all[(next + all.length) % all.length];
   select(button.dataset.place.split(",").map(Number), { focus: true });
 };
@@ -226,13 +226,14 @@ function render() {
   const before = data;
   data = props.value?.captions?.length ? props.value : { captions: [], covered: [] };
   covered = Uint8Array.from(data.covered);
+  part("clear").disabled = !covered.includes(1);
   element.querySelector(".attention-view").hidden = !data.captions.length;
   element.querySelector(".cover-controls").hidden = !covered.length;
   part("captions").replaceChildren(...data.captions.map(captionRow));
   const newest = data.captions.length > 1 ? data.captions.slice(1) : data.captions;
   part("announcement").textContent = newest.map(({ label, text }) => `${label}: ${text}`).join(". ");
   if (!newest.length) return;
-  canvas.setAttribute("aria-label", `Your photograph: ${data.captions[0].text}`);
+  canvas.setAttribute("aria-label", `Your photo: ${data.captions[0].text}`);
   image.onload = () => {
     const [width, height] = [image.naturalWidth, image.naturalHeight];
     const scale = Math.max(1, MIN_CANVAS_SIDE / Math.max(width, height)); // for a smooth heatmap on a small image too

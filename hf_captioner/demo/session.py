@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import html
 import io
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hf_captioner import Caption, ConfigError, ImageCaptioner
+from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
 from hf_captioner.images import ImageSource, occlude, open_image, read_pixels
 
 MAX_DISPLAY_SIDE = 1280
 """Longest side of the image on the page, in pixels."""
+MIN_SIDE = 32
+"""Pixels; of a smaller image the model would say something all the same."""
 MASK_SIZE = 32
 """Cells on each side of the mask that the brush paints."""
 OCCLUDED_SHARE = 0.2
 """Share of the image that is covered for a word."""
-NATURAL, SHORTER, LONGER = LENGTHS = ("natural", "shorter", "longer")
-MOST_LIKELY, MORE_VARIED = STYLES = ("safe", "livelier")
+NORMAL, SHORTER, LONGER = LENGTHS = ("Normal", "Shorter", "Longer")
+MOST_LIKELY, MORE_VARIED = STYLES = ("Most likely", "More varied")
+SEVERAL = 3
 EXTRA_WORDS = 2
 """A longer caption has at least this many words more than the first one."""
 NOTHING_COVERED = np.zeros((MASK_SIZE, MASK_SIZE), bool)
@@ -40,10 +43,10 @@ class CaptionRequest:
     prefix: str = ""
     bad_words: str = ""
     """Words separated by commas or spaces."""
-    length: str = NATURAL
+    length: str = NORMAL
     style: str = MOST_LIKELY
     several: bool = False
-    """Three different captions."""
+    """SEVERAL different captions."""
     seed: int = 0
 
 
@@ -78,6 +81,8 @@ class Session:
 def start_session(captioner: ImageCaptioner, source: ImageSource) -> Session:
     """Read an image and caption it. Raises ImageError."""
     image = open_image(source)
+    if min(image.size) < MIN_SIDE:
+        raise ImageError(f"This photo has only {image.width} x {image.height} pixels. Use a larger one.")
     pixels = read_pixels(source, captioner.config)
     caption = _captions(captioner, pixels, {})[0]
     mean, file = np.array(image.resize((1, 1), Image.Resampling.BOX)), io.BytesIO()
@@ -91,9 +96,12 @@ def recaption(captioner: ImageCaptioner, session: Session, request: CaptionReque
     captions: list[Caption] = []
     if request != CaptionRequest(seed=request.seed) or covered.any():
         pixels = occlude(session.pixels, torch.from_numpy(covered)[None])[0]
-        captions = _captions(captioner, pixels, generation_options(request, len(session.caption.words)))
+        check_prefix(captioner, request.prefix)
+        captions = _captions(captioner, pixels, generation_options(captioner, request, len(session.caption.words)))
         if request.length == SHORTER and not all(caption.finished for caption in captions):
-            raise ConfigError("It finds no shorter caption of this photograph.")
+            raise ConfigError("The model finds no shorter caption of this photo.")
+        if request.several:
+            captions = most_different(captions)
     return dataclasses.replace(session, request=request, recaptions=tuple(captions), covered=covered)
 
 
@@ -102,35 +110,65 @@ def _captions(captioner: ImageCaptioner, pixels: Tensor, options: dict[str, Any]
     return list(captioner.caption_features(captioner.encode(pixels[None]), generation_config)[0].candidates)
 
 
-def generation_options(request: CaptionRequest, words: int) -> dict[str, Any]:
+def generation_options(captioner: ImageCaptioner, request: CaptionRequest, words: int) -> dict[str, Any]:
     """A request as fields of GenerationConfig, where the first caption has this many words."""
     options: dict[str, Any] = {}
+    after_prefix = len(captioner.tokenizer.encode(request.prefix)) + 1
     if request.prefix.strip():
         options["prefix"] = request.prefix
     if request.bad_words.strip():
-        options["bad_words"] = tuple(re.split(r"[\s,]+", request.bad_words.strip(" ,")))
+        options["bad_words"] = tuple(captioner.tokenizer.split(request.bad_words.replace(",", " ")))
     if request.length == SHORTER:
-        options |= {"max_length": max(words - 1, len(request.prefix.split()) + 1), "num_beams": 20}
+        options |= {"min_length": 1, "max_length": max(words - 1, after_prefix), "num_beams": 20}
     if request.length == LONGER:
-        options |= {"min_length": words + EXTRA_WORDS, "max_length": 2 * words + EXTRA_WORDS}
+        options |= {"min_length": words + EXTRA_WORDS, "max_length": max(2 * words + EXTRA_WORDS, after_prefix)}
     if request.style == MORE_VARIED:
         options |= {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "seed": request.seed}
     if request.several:
-        options["num_return_sequences"] = 3
+        options["num_return_sequences"] = SEVERAL
         if request.style == MOST_LIKELY:
-            options |= {"num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 3.0}
+            options |= {"num_beams": 2 * SEVERAL, "num_beam_groups": SEVERAL, "diversity_penalty": 3.0}
+        else:
+            options["num_return_sequences"] = 4 * SEVERAL  # of samples many are near-twins
     return options
+
+
+def check_prefix(captioner: ImageCaptioner, prefix: str) -> None:
+    """Raise ConfigError, in a visitor's words, where no caption can begin like this."""
+    unknown = [f"“{word}”" for word in prefix.split() if not captioner.tokenizer.knows(word)]
+    if unknown:
+        raise ConfigError(f"The model doesn't know {', '.join(unknown)}. Try a more common word.")
+    words, most = len(captioner.tokenizer.encode(prefix)), captioner.generation_config.max_length
+    if words > most:
+        raise ConfigError(f"The caption cannot start with {words} words. Use at most {most}.")
+
+
+def most_different(captions: Sequence[Caption]) -> list[Caption]:
+    """SEVERAL of the captions: the first, then again and again the one least like those that are taken."""
+    taken, rest = list(captions[:1]), list(captions[1:])
+    while rest and len(taken) < SEVERAL:
+        taken.append(max(rest, key=lambda caption: min(_distance(caption, other) for other in taken)))
+        rest.remove(taken[-1])
+    return taken
+
+
+def _distance(caption: Caption, other: Caption) -> float:
+    """Between two captions' words: 0 for the same ones, 1 where none is shared."""
+    mine, theirs = ([word.text for word in each.words] for each in (caption, other))
+    return 1 - difflib.SequenceMatcher(a=mine, b=theirs, autojunk=False).ratio()
 
 
 def request_label(session: Session) -> str:
     """What was requested, as the heading of the new captions."""
     request = session.request
-    asked = ["with a part covered"] * bool(session.covered.any())
-    asked += [f"beginning “{request.prefix.strip()}”"] * bool(request.prefix.strip())
-    asked += [f"avoiding “{request.bad_words.strip()}”"] * bool(request.bad_words.strip())
-    asked += [request.length] * (request.length != NATURAL) + [request.style] * (request.style != MOST_LIKELY)
-    asked += ["three captions"] * request.several
-    return f"Asked again: {', '.join(asked)}"
+    parts = ["with part of the photo covered"] * bool(session.covered.any())
+    parts += [f"starting with “{request.prefix.strip()}”"] * bool(request.prefix.strip())
+    parts += [f"leaving out “{request.bad_words.strip()}”"] * bool(request.bad_words.strip())
+    parts += [request.length.lower()] * (request.length != NORMAL)
+    parts += [request.style.lower()] * (request.style != MOST_LIKELY)
+    parts += ["three captions"] * request.several
+    label = ", ".join(parts)
+    return label[:1].upper() + label[1:]
 
 
 def most_attended(attention: np.ndarray) -> np.ndarray:
@@ -154,10 +192,14 @@ def alternatives(captioner: ImageCaptioner, caption: Caption, index: int) -> lis
     """The most probable words at a place: (word with its probability, the caption's prefix that ends with it)."""
     before, tokenizer = [word.text for word in caption.words[:index]], captioner.tokenizer
     return [
-        (f"{word} ({probability:.0%})", " ".join([*before, word]))
+        (f"{word} ({percent(probability)})", " ".join([*before, word]))
         for word, probability in caption.words[index].alternatives
         if tokenizer.knows(word)
     ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def as_sentence(text: str) -> str:

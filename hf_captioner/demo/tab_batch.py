@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.utils import sanitize_value_for_csv
 
 from hf_captioner import ImageCaptioner, ImageError
+from hf_captioner.demo.session import percent
 from hf_captioner.demo.uploads import Upload, files_input, upload_error
 from hf_captioner.images import open_image
 
@@ -37,12 +38,12 @@ def caption_rows(captioner: ImageCaptioner, uploads: Sequence[Upload]) -> Iterat
         if isinstance(result, ImageError):
             yield ["", "", "", upload.name, upload_error(result, upload)]
         else:
-            confidence = "" if result.confidence is None else f"{result.confidence:.0%}"
+            confidence = "" if result.confidence is None else percent(result.confidence)
             yield [_thumbnail(upload.path), result.text, confidence, upload.name, ""]
 
 
 def too_many(uploads: Sequence[Upload]) -> str:
-    return f"{len(uploads)} photographs are too many; give at most {MAX_FILES} at a time."
+    return f"{len(uploads)} photos are too many; upload at most {MAX_FILES} at a time."
 
 
 def _thumbnail(path: str) -> str:
@@ -76,24 +77,29 @@ def as_metadata(table: Table) -> str:
     return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
 
-DOWNLOADS = {"captions.csv": as_csv, "captions.json": as_json, "metadata.jsonl": as_metadata}
+DOWNLOADS = {
+    "Download CSV": ("captions.csv", as_csv),
+    "Download JSON": ("captions.json", as_json),
+    "Download training data": ("metadata.jsonl", as_metadata),
+}
+"""Label of each button -> the file's name, and what makes its content of the table."""
 
 
 def batch_tab(captioner: ImageCaptioner) -> None:
     """Build the tab inside the page being built."""
-    files = files_input(file_types=["image"], label="Photographs", height=180, elem_id="files")
+    files = files_input(file_types=["image"], label="Photos", height=180, elem_id="files")
     with gr.Row():
         start = gr.Button("Caption all", variant="primary")
         stop = gr.Button("Stop")
     progress = gr.Markdown()
     table = _table()
     with gr.Row():
-        downloads = {name: gr.Button(name) for name in DOWNLOADS}
+        buttons = {label: gr.Button(label) for label in DOWNLOADS}
     text = gr.Textbox(visible="hidden")
 
     def fill(uploads: list[Upload]) -> Iterator[tuple[gr.Dataframe, str]]:
         if not uploads:
-            gr.Warning("There is no photograph; drop some files first.")
+            gr.Warning("Upload some photos first.")
             return
         if len(uploads) > MAX_FILES:
             gr.Warning(too_many(uploads))
@@ -102,9 +108,9 @@ def batch_tab(captioner: ImageCaptioner) -> None:
 
     filling = start.click(fill, files, [table, progress], api_visibility="private")
     stop.click(lambda: gr.Dataframe(interactive=True), None, table, cancels=filling, api_visibility="private")
-    for name, button in downloads.items():
+    for label, (name, content) in DOWNLOADS.items():
         # The file is made in the browser, so that the server keeps none.
-        button.click(DOWNLOADS[name], table, text, api_visibility="private").then(None, text, js=DOWNLOAD % name)
+        buttons[label].click(content, table, text, api_visibility="private").then(None, text, js=DOWNLOAD % name)
 
 
 def _table() -> gr.Dataframe:

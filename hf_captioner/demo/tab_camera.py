@@ -32,8 +32,8 @@ def camera_tab(captioner: ImageCaptioner) -> None:
             webcam_options=gr.WebcamOptions(mirror=False, constraints=FRAME),
         )
         with gr.Column(min_width=280):
-            caption = gr.Textbox(label="It says", interactive=False, lines=3, elem_id="camera-caption")
-            rate = gr.Markdown("Press record, and it says what the camera sees, again and again.")
+            caption = gr.Textbox(label="Caption", interactive=False, lines=3, elem_id="camera-caption")
+            rate = gr.Markdown("Press Record to caption what the camera sees, again and again.")
 
     def caption_frame(frame: Any, times: tuple[float, ...]) -> tuple[str, tuple[float, ...], str]:
         caption = captioner.caption(frame, num_return_sequences=1)

@@ -17,7 +17,7 @@ from hf_captioner.demo.session import (
     MASK_SIZE,
     MORE_VARIED,
     MOST_LIKELY,
-    NATURAL,
+    NORMAL,
     NOTHING_COVERED,
     STYLES,
     CaptionRequest,
@@ -27,17 +27,18 @@ from hf_captioner.demo.session import (
     changed_words,
     html_snippet,
     most_attended,
+    percent,
     recaption,
     request_label,
     start_session,
 )
 from hf_captioner.demo.uploads import Upload, image_input, upload_error
 
-NO_IMAGE = "Give it a photograph, or choose an example."
-WARNING = "⚠️ **Check this one:** the model is far from sure, and may be plain wrong."
+NO_IMAGE = "Upload a photo, or try one of these."
+CONFIDENCE = "the chance that this caption is better than its typical one"
 SESSION_TTL = 1800
 """Seconds after which an image that nothing more was asked of is forgotten."""
-EXPIRED = f"The photograph is forgotten after {SESSION_TTL // 60} minutes; give it again."
+EXPIRED = f"Photos are forgotten after {SESSION_TTL // 60} minutes. Upload yours again."
 COPY = "(text) => navigator.clipboard.writeText(text)"
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
@@ -79,9 +80,8 @@ def single_tab(captioner: ImageCaptioner, examples: Mapping[str, str], explanati
     session = gr.State(None, time_to_live=SESSION_TTL)
     with gr.Column(elem_id="single"):
         with gr.Column(elem_id="source"):
-            image = image_input(
-                sources=["upload", "webcam", "clipboard"], label="Photograph", height=260, elem_id="image"
-            )
+            image = image_input(sources=["upload", "webcam", "clipboard"], label="Photo", height=260, elem_id="image")
+            hint = gr.Markdown(NO_IMAGE)
             with gr.Row(elem_id="examples"):
                 for label, path in examples.items():  # gr.Examples gives its images no names
                     gr.Button(label, icon=path, size="sm", min_width=60).click(
@@ -89,40 +89,41 @@ def single_tab(captioner: ImageCaptioner, examples: Mapping[str, str], explanati
                     )
         with gr.Column(elem_id="result"):
             view = attention_view(elem_id="attention_view")
-            hint = gr.Markdown(NO_IMAGE)
             gr.Markdown(explanation)
             with gr.Column(visible=False) as alt_text_panel:
-                confidence, alt_text = _alt_text(image)
+                confidence, alt_text, use_new = _alt_text(image, session)
         with gr.Column(visible=False, elem_id="controls") as control_panel:
             controls = _controls()
-    results = [session, view, hint, confidence, alt_text, alt_text_panel, control_panel]
+    results = [session, alt_text, use_new, view, hint, confidence, alt_text_panel, control_panel]
     _connect(Handlers(captioner), image, view, controls, results)
     return image
 
 
 def _controls() -> Controls:
-    gr.Markdown("## Ask for another caption")
+    gr.Markdown("## Try another caption")
     choices = gr.Radio(
-        [], label="Likeliest there: choose one, and the rest is written anew", visible=False, elem_id="alternatives"
+        [], label="Other likely words: pick one to rewrite the rest", visible=False, elem_id="alternatives"
     )
     return Controls(
         alternatives=choices,
-        prefix=gr.Textbox(label="Begin with", placeholder="two dogs", max_lines=1, max_length=200),
-        bad_words=gr.Textbox(label="Avoid these words", placeholder="man, shirt", max_lines=1, max_length=200),
-        length=gr.Radio(list(LENGTHS), value=NATURAL, label="Length"),
-        style=gr.Radio(list(STYLES), value=MOST_LIKELY, label="Safe, or drawn at random"),
+        prefix=gr.Textbox(label="Start with", placeholder="first words of the caption", max_lines=1, max_length=200),
+        bad_words=gr.Textbox(
+            label="Leave out", placeholder="words, with commas between them", max_lines=1, max_length=200
+        ),
+        length=gr.Radio(list(LENGTHS), value=NORMAL, label="Length"),
+        style=gr.Radio(list(STYLES), value=MOST_LIKELY, label="Style"),
         several=gr.Checkbox(label="Three different captions"),
         seed=gr.State(0),
-        resample=gr.Button("Draw another", visible=False),
-        reset=gr.Button("As it says by itself"),
+        resample=gr.Button("Try again", visible=False),
+        reset=gr.Button("Reset"),
     )
 
 
-def _alt_text(image: gr.Image) -> tuple[gr.Markdown, gr.Textbox]:
-    """The boxes for the confidence and the alternative text."""
-    gr.Markdown("## Alt text")
+def _alt_text(image: gr.Image, session: gr.State) -> tuple[gr.Markdown, gr.Textbox, gr.Button]:
+    """The confidence, the box with the alternative text, and the button that replaces an edited one."""
     confidence = gr.Markdown()
-    alt_text = gr.Textbox(label="For you to check and edit", lines=2)
+    alt_text = gr.Textbox(label="Alt text (check before using)", lines=2)
+    use_new = gr.Button("Use the new caption", visible=False)
     length = gr.Markdown(elem_id="alt-text-length")
     snippet = gr.Textbox(label="HTML", lines=2, interactive=False)
     with gr.Row():  # Gradio's own copy buttons would take the boxes' accessible names
@@ -135,8 +136,12 @@ def _alt_text(image: gr.Image) -> tuple[gr.Markdown, gr.Textbox]:
             note += f" Some screen readers stop after {ALT_TEXT_LIMIT}."
         return note, html_snippet(upload.name if upload else "", text) if text else ""
 
+    def replace(session: Session | None) -> tuple[Any, gr.Button]:
+        return (as_sentence(session.newest.text) if session else gr.skip()), gr.Button(visible=False)
+
     alt_text.change(describe, [image, alt_text], [length, snippet], **PRIVATE)
-    return confidence, alt_text
+    use_new.click(replace, session, [alt_text, use_new], **PRIVATE)
+    return confidence, alt_text, use_new
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Handlers:
 
     def image(self, upload: Upload | None) -> list[Any]:
         """Caption a new image; what was requested of the one before is forgotten."""
-        values: list[Any] = [None, {}, NO_IMAGE, "", "", gr.Column(visible=False), gr.Column(visible=False)]
+        values: list[Any] = [None, "", gr.Button(visible=False), {}, NO_IMAGE, "", *[gr.Column(visible=False)] * 2]
         if upload is not None:
             try:
                 values = outputs(start_session(self.captioner, upload.path))
@@ -155,7 +160,9 @@ class Handlers:
                 gr.Warning(html.escape(upload_error(error, upload)))
         return [*values, *initial_values()]
 
-    def request(self, session: Session | None, *fields: Any, covered: np.ndarray | None = None) -> list[Any]:
+    def request(
+        self, session: Session | None, alt_text: str, *fields: Any, covered: np.ndarray | None = None
+    ) -> list[Any]:
         """Caption the image as requested, with other cells covered where they are given."""
         request = CaptionRequest(*fields)
         if session is None:
@@ -166,25 +173,27 @@ class Handlers:
         if request == session.request and (covered == session.covered).all():
             return unchanged()
         try:
-            return outputs(recaption(self.captioner, session, request, covered))
+            return outputs(recaption(self.captioner, session, request, covered), edited(session, alt_text))
         except ConfigError as error:
             gr.Warning(html.escape(str(error)))
             return unchanged()
 
-    def cover(self, event: gr.EventData, session: Session | None, *fields: Any) -> list[Any]:
+    def cover(self, event: gr.EventData, session: Session | None, alt_text: str, *fields: Any) -> list[Any]:
         covered = np.array(event.covered, bool).reshape(MASK_SIZE, MASK_SIZE)
-        return self.request(session, *fields, covered=covered)
+        return self.request(session, alt_text, *fields, covered=covered)
 
-    def hide(self, event: gr.EventData, session: Session | None, *fields: Any) -> list[Any]:
+    def hide(self, event: gr.EventData, session: Session | None, alt_text: str, *fields: Any) -> list[Any]:
         """Cover what a word attended to most."""
         if session is None:
-            return self.request(None, *fields, covered=NOTHING_COVERED)
+            return self.request(None, alt_text, *fields, covered=NOTHING_COVERED)
         caption, word = event.place
         mask = most_attended(session.captions[caption].words[word].attention)
-        return self.request(session, *fields, covered=session.covered | mask)
+        return self.request(session, alt_text, *fields, covered=session.covered | mask)
 
     def word(self, event: gr.EventData, session: Session | None) -> Any:
-        """Offer the alternatives of a word."""
+        """Offer the alternatives of a word, or none where no word is selected any more."""
+        if event.place is None:
+            return gr.Radio([], value=None, visible=False)
         if session is None:
             gr.Warning(EXPIRED)
             return gr.skip()
@@ -192,17 +201,18 @@ class Handlers:
         choices = alternatives(self.captioner, session.captions[caption], word)
         return gr.Radio(choices, value=None, visible=True)
 
-    def reset(self, session: Session | None) -> list[Any]:
+    def reset(self, session: Session | None, alt_text: str) -> list[Any]:
         if session is None:
             return [*unchanged(), *initial_values()]
-        return [*outputs(recaption(self.captioner, session, CaptionRequest(), NOTHING_COVERED)), *initial_values()]
+        plain = recaption(self.captioner, session, CaptionRequest(), NOTHING_COVERED)
+        return [*outputs(plain, edited(session, alt_text)), *initial_values()]
 
 
 def _connect(
     on: Handlers, image: gr.Image, view: gr.HTML, controls: Controls, results: list[gr.components.Component]
 ) -> None:
-    session = results[0]
-    inputs = [session, *controls.request]
+    session, alt_text = results[:2]
+    inputs = [session, alt_text, *controls.request]
     request: dict[str, Any] = {"fn": on.request, "inputs": inputs, "outputs": results, **PRIVATE}
     image.change(on.image, image, [*results, *controls.resettable], **PRIVATE)
     view.word(on.word, session, controls.alternatives, **PRIVATE)
@@ -218,27 +228,39 @@ def _connect(
     typed = [event for box in (controls.prefix, controls.bad_words) for event in (box.submit, box.blur)]
     chosen = [controls.length.input, controls.style.input, controls.several.input]
     gr.on([*typed, *chosen], trigger_mode="always_last", **request)
-    controls.reset.click(on.reset, session, [*results, *controls.resettable], **PRIVATE)
+    controls.reset.click(on.reset, [session, alt_text], [*results, *controls.resettable], **PRIVATE)
 
 
-def outputs(session: Session) -> list[Any]:
-    """A session on the page: the session, the view, no hint, the confidence, the alt text, and both panels."""
+def outputs(session: Session, own_text: str | None = None) -> list[Any]:
+    """A session on the page: the session, the alt text, the view, no hint, the confidence, and both panels.
+
+    own_text: alt text that the visitor has edited; it stays, and the new caption is offered.
+    """
     label, caption = request_label(session), session.newest
-    lines = [("It says", session.caption, [False] * len(session.caption.words))]
+    lines = [("Caption", session.caption, [False] * len(session.caption.words))]
     lines += [(label, new, changed_words(session.caption, new)) for new in session.recaptions]
     view = view_data(session.image, lines, session.covered, session.mean_colour)
     panels = [gr.Column(visible=True), gr.Column(visible=True)]
-    return [session, view, "", confidence_note(caption), as_sentence(caption.text), *panels]
+    alt_text = as_sentence(caption.text) if own_text is None else gr.skip()
+    use_new = gr.Button(visible=own_text is not None)
+    return [session, alt_text, use_new, view, "", confidence_note(caption), *panels]
+
+
+def edited(session: Session, alt_text: str) -> str | None:
+    """The alt text where it is no longer what the page wrote for the newest caption, else None."""
+    return None if alt_text.strip() in ("", as_sentence(session.newest.text)) else alt_text
 
 
 def unchanged() -> list[Any]:
     """In place of `outputs`: the page stays as it is."""
-    return [gr.skip()] * 7
+    return [gr.skip()] * 8
 
 
 def confidence_note(caption: Caption) -> str:
     """How sure the model is, with a warning where it is not; empty where the checkpoint has no calibration."""
     if caption.confidence is None:
         return ""
-    note = f"Confidence {caption.confidence:.0%}: the chance that this is better than the model's usual caption."
-    return f"{WARNING} {note}" if caption.confidence < LOW_CONFIDENCE else note
+    share = percent(caption.confidence)
+    if caption.confidence < LOW_CONFIDENCE:
+        return f"⚠️ **Low confidence ({share})**: {CONFIDENCE}."
+    return f"Confidence {share}: {CONFIDENCE}."

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from PIL import Image, UnidentifiedImageError
 
 from hf_captioner import ImageError
 
@@ -43,7 +44,7 @@ def _upload(file: Any) -> Any:
         return None
     # Gradio checks the paths only of files that carry its marker, which a caller may leave out.
     if not (file.path and Path(file.path).resolve().is_relative_to(Path(get_upload_folder()).resolve())):
-        raise gr.Error("This picture was not uploaded; upload it first.", print_exception=False)
+        raise gr.Error("This file was not uploaded; upload it first.", print_exception=False)
     return Upload(file.path, file.orig_name or Path(file.path).name)
 
 
@@ -52,8 +53,19 @@ def _uploads(files: Any) -> Any:
 
 
 def upload_error(error: ImageError, upload: Upload) -> str:
-    """What is wrong with an upload, without the server's path."""
-    return f"This picture cannot be read: {str(error).removeprefix(f'{upload.path}: ')}"
+    """What is wrong with an upload, in a visitor's words and without the server's path."""
+    if not Path(upload.path).exists():
+        return f"This photo was deleted after {UPLOAD_TTL // 60} minutes. Upload it again."
+    match error.__cause__:
+        case UnidentifiedImageError():
+            return "This file isn't an image we can open. Use JPEG, PNG, WebP or GIF."
+        case Image.DecompressionBombError():
+            return "This photo has too many pixels. Use a smaller one."
+        case None:
+            message = str(error).removeprefix(f"{upload.path}: ")
+            return message[:1].upper() + message[1:]
+        case _:
+            return "This photo is damaged or incomplete."
 
 
 def stored_files() -> list[Path]:

@@ -38,8 +38,9 @@ app.serve(sys.argv[3])
 """
 """The page, which deletes uploads sooner than it does by default."""
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
 MARKUP = "<img src=x onerror=alert(1)>"
-CANNOT = "This picture cannot be read: "
+NOT_AN_IMAGE = "This file isn't an image"
 TIMEOUT = 120
 """Seconds after which a visitor counts as not answered."""
 RISE, SLACK = 0.10, 32
@@ -138,16 +139,15 @@ def good_images() -> list[ImageFile]:
     ]
 
 
-def bad_images() -> dict[str, ImageFile]:
+def bad_images() -> dict[str, tuple[ImageFile, str]]:
+    """Kind -> a file, and how the sentence begins that says what is wrong with it."""
     cut = as_file("cut.jpg", generated(2, (640, 480)), format="JPEG")
     return {
-        "cut short": ImageFile(cut.name, cut.content[: len(cut.content) // 2]),
-        "a text": ImageFile("text.jpg", b"This is not an image."),
-        "empty": ImageFile("empty.jpg", b""),
-        "EPS": ImageFile(
-            "drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-        ),
-        "a bomb": ImageFile("bomb.png", _bomb()),
+        "cut short": (ImageFile(cut.name, cut.content[: len(cut.content) // 2]), "This photo is damaged"),
+        "a text": (ImageFile("text.jpg", b"This is not an image."), NOT_AN_IMAGE),
+        "empty": (ImageFile("empty.jpg", b""), "The file is empty"),
+        "EPS": (ImageFile("drawing.eps", EPS), NOT_AN_IMAGE),
+        "a bomb": (ImageFile("bomb.png", _bomb()), "This photo has too many pixels"),
     }
 
 
@@ -166,7 +166,7 @@ def batch_of(first: str, last: str) -> Callable[[Answer], bool]:
         if not answer.ok or len(answer.value) != 3:
             return False
         begin, bad, end = answer.value
-        return [begin.get("caption"), end.get("caption")] == [first, last] and bad["error"].startswith(CANNOT)
+        return [begin.get("caption"), end.get("caption")] == [first, last] and bad["error"].startswith(NOT_AN_IMAGE)
 
     return correct
 
@@ -202,9 +202,10 @@ async def all_requests(http: httpx.AsyncClient) -> list[Request]:
         answer = await ask(http, "caption", [image])
         texts.append(answer.value["caption"])
         found.append(Request("an image", "caption", (image,), captioned(texts[-1])))
-    found += [Request(kind, "caption", (image,), says(CANNOT)) for kind, image in bad.items()]
+    found += [Request(kind, "caption", (image,), says(error)) for kind, (image, error) in bad.items()]
     found += [Request("continued with markup", "continue", (good[0],), says("The model doesn't know "), MARKUP)]
-    found += [Request("continued, a bad image", "continue", (bad["cut short"],), says(CANNOT), "a")]
+    damaged, error = bad["cut short"]
+    found += [Request("continued, a bad image", "continue", (damaged,), says(error), "a")]
     middle = ImageFile("<script>x</script>.png", b"Nor is this.")
     mixed = (good[1], middle, good[2])
     return [*found, Request("a batch, one bad", "caption_batch", mixed, batch_of(texts[1], texts[2]))]

@@ -72,7 +72,7 @@ def test_a_batch_goes_on_past_a_bad_picture(
 ) -> None:
     answers = client.predict([handle_file(image_path), handle_file(bad_path)], api_name="/caption_batch")
     assert answers[0]["caption"] == saved_captioner.caption(image_path).text
-    assert answers[1]["error"].startswith("This picture cannot be read: ") and "tmp" not in answers[1]["error"]
+    assert answers[1]["error"].startswith("This file isn't an image")
 
 
 def test_the_readmes_examples_run(
@@ -91,9 +91,8 @@ def test_the_readmes_examples_run(
 
 
 def test_a_bad_picture_is_one_sentence_without_the_servers_paths(client: Client, bad_path: Path) -> None:
-    with pytest.raises(AppError) as error:
+    with pytest.raises(AppError, match="This file isn't an image") as error:
         client.predict(handle_file(bad_path), api_name="/caption")
-    assert "This picture cannot be read: " in str(error.value)
     assert "tmp" not in str(error.value)
 
 
@@ -190,7 +189,7 @@ def test_what_a_visitor_types_is_no_markup(server: Server, image_path: Path) -> 
     direct = httpx.post(f"{server.url}/gradio_api/run/continue", json={"data": data})
     assert direct.headers["content-type"] == "application/json"
     batch = called(server, "caption_batch", [[{"path": handed_in(server, "a", b"x"), "orig_name": markup} | MARK]])
-    assert "cannot be read" in batch and "<" not in batch
+    assert "isn't an image" in batch and "<" not in batch
 
 
 def test_the_server_asks_for_no_other_host(server: Server, client: Client, image_path: Path) -> None:

@@ -103,8 +103,8 @@ def text_of(row: Locator) -> str:
 
 def open_tab(page: Page, name: str) -> None:
     """A tab that has no room on a phone stands in a menu."""
-    page.get_by_role("tab", name="Photograph").wait_for()
-    tab = page.get_by_role("tab", name=name)
+    page.get_by_role("tab", name="Caption", exact=True).wait_for()
+    tab = page.get_by_role("tab", name=name, exact=True)
     if not tab.is_visible():
         page.locator(".overflow-menu > button").click()
         tab = page.locator(".overflow-dropdown").get_by_text(name)
@@ -112,7 +112,7 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
-    page.get_by_role("button", name="Chelsea").wait_for()
+    page.get_by_role("button", name="Cat").wait_for()
     milliseconds, jump = page.evaluate(PAINTED)
     assert milliseconds < 2000
     assert jump < 0.05
@@ -136,7 +136,7 @@ def test_each_word_lights_the_photograph(captioned: Page, saved_captioner: Image
     caption = saved_captioner.caption(generated(3))
     words = captioned.locator("#attention_view .words button")
     assert words.all_inner_texts() == [word.text for word in caption.words]
-    expect(captioned.locator("#attention_view [aria-live]")).to_have_text(f"It says: {caption.text}")
+    expect(captioned.locator("#attention_view [aria-live]")).to_have_text(f"Caption: {caption.text}")
     plain = pixels(captioned)
     words.first.focus()
     first = pixels(captioned)
@@ -146,24 +146,24 @@ def test_each_word_lights_the_photograph(captioned: Page, saved_captioner: Image
     assert len({plain, first, pixels(captioned)}) == 3
     captioned.keyboard.press("Escape")
     assert pixels(captioned) == plain
-    captioned.get_by_label("All words at once").check()
+    captioned.get_by_label("Show every word").check()
     expect(captioned.locator("#attention_view figure")).to_have_count(len(caption.words))
     captioned.get_by_role("button", name="Play").click()
     expect(captioned.locator("#attention_view .highlighted")).to_have_count(1)
     with captioned.expect_download() as download:
-        captioned.get_by_role("button", name="Save as picture").click()
+        captioned.get_by_role("button", name="Download image").click()
     with Image.open(download.value.path()) as sheet:
         assert sheet.width > 500
 
 
 def test_covering_what_a_word_looked_at_asks_again(captioned: Page) -> None:
     captioned.locator("#attention_view .words button").nth(1).click()
-    captioned.get_by_role("button", name="Cover what the word looked at").click()
+    captioned.get_by_role("button", name="Hide what this word looked at").click()
     expect(captions(captioned)).to_have_count(2)
-    expect(captions(captioned).nth(1)).to_contain_text("with a part covered")
-    captioned.get_by_role("button", name="Uncover").click()
+    expect(captions(captioned).nth(1)).to_contain_text("With part of the photo covered")
+    captioned.get_by_role("button", name="Clear cover").click()
     expect(captions(captioned)).to_have_count(1)
-    captioned.get_by_label("Brush").check()
+    captioned.get_by_label("Cover with brush").check()
     image = captioned.locator("#attention_view [data-part=image]")
     image.scroll_into_view_if_needed()
     box = image.bounding_box()
@@ -183,30 +183,30 @@ def test_a_word_is_exchanged_and_the_rest_written_anew(captioned: Page, saved_ca
     choice.click()
     expect(captions(captioned)).to_have_count(2)
     assert text_of(captions(captioned).nth(1)).startswith(beginning)
-    expect(captioned.get_by_label("Begin with")).to_have_value(beginning)
-    captioned.get_by_role("button", name="As it says by itself").click()
+    expect(captioned.get_by_label("Start with")).to_have_value(beginning)
+    captioned.get_by_role("button", name="Reset").click()
     expect(captions(captioned)).to_have_count(1)
-    expect(captioned.get_by_label("Begin with")).to_have_value("")
+    expect(captioned.get_by_label("Start with")).to_have_value("")
 
 
 def test_wishes_are_granted(captioned: Page, saved_captioner: ImageCaptioner) -> None:
     said = text_of(captions(captioned).first)
     avoided = said.split()[-1]
-    captioned.get_by_label("Avoid these words").fill(avoided)
-    captioned.get_by_label("Avoid these words").press("Enter")
+    captioned.get_by_label("Leave out").fill(avoided)
+    captioned.get_by_label("Leave out").press("Enter")
     expect(captions(captioned)).to_have_count(2)
     assert avoided not in text_of(captions(captioned).nth(1)).split()
     captioned.get_by_label("Three different captions").check()
     expect(captions(captioned)).to_have_count(4)
-    captioned.get_by_label("Begin with").fill("<b>submarine</b>")
-    captioned.get_by_label("Begin with").press("Enter")
+    captioned.get_by_label("Start with").fill("<b>submarine</b>")
+    captioned.get_by_label("Start with").press("Enter")
     expect(captioned.get_by_text("The model doesn't know").first).to_be_visible()
     expect(captions(captioned)).to_have_count(4)
 
 
 def test_the_alternative_text_is_a_sentence_to_edit_and_copy(captioned: Page) -> None:
     said = text_of(captions(captioned).first)
-    alt = captioned.get_by_label("For you to check and edit")
+    alt = captioned.get_by_label("Alt text (check before using)")
     expect(alt).to_have_value(f"{said.capitalize()}.")
     alt.fill('A "big" dog.')
     expect(captioned.locator("#alt-text-length")).to_contain_text("12 characters.")
@@ -219,7 +219,7 @@ def test_the_alternative_text_is_a_sentence_to_edit_and_copy(captioned: Page) ->
 
 
 def test_an_example_is_captioned_at_a_click(page: Page) -> None:
-    page.get_by_role("button", name="Chelsea").click()
+    page.get_by_role("button", name="Cat").click()
     expect(captions(page)).to_have_count(1, timeout=60_000)
 
 
@@ -242,7 +242,7 @@ def test_a_photograph_is_taken_or_pasted(page: Page, saved_captioner: ImageCapti
 def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(page: Page, bad_path: Path, image_path: Path) -> None:
     for _ in range(2):  # the second time with a caption to be taken back
         upload(page, bad_path)
-        expect(page.get_by_text("This picture cannot be read").first).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("This file isn't an image").first).to_be_visible(timeout=60_000)
         expect(captions(page)).to_have_count(0)
         page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
         upload(page, image_path)
@@ -253,20 +253,20 @@ def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(page: Page, bad_p
 def test_many_photographs_fill_a_table(
     page: Page, saved_captioner: ImageCaptioner, image_paths: list[Path], bad_path: Path
 ) -> None:
-    open_tab(page, "Many at once")
+    open_tab(page, "Batch")
     give(page, "#files", [bad_path, *image_paths])
     page.get_by_role("button", name="Caption all").click()
     expect(page.get_by_text("6 of 6, 1 without a caption")).to_be_visible()
     expect(cell(page, 0, "file")).to_have_text(bad_path.name)
-    expect(cell(page, 0, "problem")).to_contain_text("This picture cannot be read")
+    expect(cell(page, 0, "problem")).to_contain_text("This file isn't an image")
     texts = [caption.text for caption in saved_captioner.caption(image_paths)]
-    assert [line["text"] for line in downloaded(page, "metadata.jsonl")] == texts
+    assert [line["text"] for line in metadata(page)] == texts
     cell(page, 1, "caption").dblclick()
     page.keyboard.press("Control+A")
     page.keyboard.type("a <b>corrected</b> caption")
     page.keyboard.press("Enter")
     expect(cell(page, 1, "caption")).to_contain_text("a <b>corrected</b> caption")
-    lines = downloaded(page, "metadata.jsonl")
+    lines = metadata(page)
     assert lines[0] == {"file_name": image_paths[0].name, "text": "a <b>corrected</b> caption"}
 
 
@@ -274,16 +274,17 @@ def cell(page: Page, row: int, column: str) -> Locator:
     return page.get_by_test_id(f"cell-{row}-{list(COLUMN_WIDTHS).index(column)}")
 
 
-def downloaded(page: Page, name: str) -> list[dict[str, str]]:
+def metadata(page: Page) -> list[dict[str, str]]:
+    """The lines of the metadata.jsonl that is downloaded."""
     with page.expect_download() as download:
-        page.get_by_role("button", name=name).click()
-    assert download.value.suggested_filename == name
+        page.get_by_role("button", name="Download training data").click()
+    assert download.value.suggested_filename == "metadata.jsonl"
     return [json.loads(line) for line in download.value.path().read_text().splitlines()]
 
 
 def test_a_batch_is_stopped_and_what_it_has_is_downloaded(page: Page, tmp_path: Path) -> None:
     generated(1, (3000, 2000)).save(tmp_path / "large.png")  # so that reading takes its time
-    open_tab(page, "Many at once")
+    open_tab(page, "Batch")
     give(page, "#files", [tmp_path / "large.png"] * 200)
     page.get_by_role("button", name="Caption all").click()
     expect(page.get_by_text(re.compile(r"^\d+ of 200$"))).to_be_visible()
@@ -292,16 +293,16 @@ def test_a_batch_is_stopped_and_what_it_has_is_downloaded(page: Page, tmp_path: 
     done = page.get_by_text(re.compile(r"^\d+ of 200$")).inner_text()
     page.wait_for_timeout(2000)
     expect(page.get_by_text(done)).to_be_visible()
-    assert len(downloaded(page, "metadata.jsonl")) == int(done.split()[0]) < 200
+    assert len(metadata(page)) == int(done.split()[0]) < 200
 
 
 def test_the_camera_is_captioned_again_and_again(page: Page) -> None:
-    open_tab(page, "Live")
+    open_tab(page, "Camera")
     page.get_by_text("Click to Access Webcam").click()
     page.locator("video").evaluate("video => video.readyState > 1 || new Promise(go => (video.onloadeddata = go))")
     page.get_by_role("button", name="Record").or_(page.get_by_text("Record")).first.click()
     expect(page.get_by_text(re.compile(r"[0-9.]+ captions a second"))).to_be_visible()
-    expect(page.get_by_label("It says")).not_to_have_value("")
+    expect(page.get_by_label("Caption", exact=True)).not_to_have_value("")
 
 
 def test_two_models_are_compared(page: Page, checkpoint: Path, image_path: Path) -> None:
@@ -326,10 +327,10 @@ def test_the_page_says_what_the_card_says(page: Page) -> None:
 def test_nothing_keeps_a_screen_reader_or_a_keyboard_out(captioned: Page, scheme: Literal["light", "dark"]) -> None:
     captioned.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     captioned.locator("#attention_view .words button").first.click()
-    captioned.locator("#attention_view").get_by_label("All words at once").check()
+    captioned.locator("#attention_view").get_by_label("Show every word").check()
     captioned.get_by_label("Three different captions").check()
     expect(captions(captioned)).to_have_count(4)
-    for tab in ("Photograph", "Many at once", "Live", "Compare", "About"):
+    for tab in ("Caption", "Batch", "Camera", "Compare", "About"):
         open_tab(captioned, tab)
         found = Axe().run(captioned).response["violations"]
         assert not [

@@ -28,13 +28,12 @@ def test_a_broken_file_is_a_row_that_says_why(
     assert [row[1] for row in table] == [*expected[:2], "", *expected[2:]]
     photo, _, _, name, problem = table[2]
     assert name == "=cmd <b>bad.jpg" and photo == ""
-    assert problem.startswith("This picture cannot be read: ") and str(tmp_path) not in problem
+    assert problem.startswith("This file isn't an image") and str(tmp_path) not in problem
 
 
 def test_too_many_files_are_refused_in_a_sentence() -> None:
-    assert tab_batch.too_many([Upload("a.jpg", "a.jpg")] * 501) == (
-        "501 photographs are too many; give at most 500 at a time."
-    )
+    sentence = tab_batch.too_many([Upload("a.jpg", "a.jpg")] * 501)
+    assert "501" in sentence and "at most 500" in sentence
 
 
 def test_the_metadata_trains_the_next_model(table: list[list[str]], tmp_path: Path) -> None:
