@@ -21,6 +21,7 @@ MAX_FILES = 500
 """Images taken at a time."""
 BATCH_SIZE = 8
 """Images captioned between two updates of the table."""
+RUNNING = "Captioning: "
 Table = Sequence[Sequence[str]]
 
 DOWNLOAD = """(text) => {
@@ -107,7 +108,8 @@ def batch_tab(captioner: ImageCaptioner) -> None:
         yield from _updates(captioner, uploads)
 
     filling = start.click(fill, files, [table, progress], api_visibility="private")
-    stop.click(lambda: gr.Dataframe(interactive=True), None, table, cancels=filling, api_visibility="private")
+    cancelling = stop.click(None, cancels=filling, api_visibility="private")
+    cancelling.then(_stopped, progress, [table, progress], api_visibility="private")
     for label, (name, content) in DOWNLOADS.items():
         # The file is made in the browser, so that the server keeps none.
         buttons[label].click(content, table, text, api_visibility="private").then(None, text, js=DOWNLOAD % name)
@@ -136,6 +138,12 @@ def _updates(captioner: ImageCaptioner, uploads: Sequence[Upload]) -> Iterator[t
         rows.append(row)
         if len(rows) % BATCH_SIZE == 0 or len(rows) == len(uploads):
             failed = sum(row["caption"] == "" for row in _exported(rows))
-            progress = f"{len(rows)} of {len(uploads)}" + (f", {failed} without a caption" if failed else "")
+            running = len(rows) < len(uploads)
+            progress = f"{RUNNING * running}{len(rows)} of {len(uploads)}"
+            progress += f", {failed} without a caption" if failed else ""
             # The next rows would overwrite a correction made before they arrive.
-            yield gr.Dataframe(rows, interactive=len(rows) == len(uploads)), progress
+            yield gr.Dataframe(rows, interactive=not running), progress
+
+
+def _stopped(progress: str) -> tuple[gr.Dataframe, str]:
+    return gr.Dataframe(interactive=True), progress.replace(RUNNING, "Stopped: ")

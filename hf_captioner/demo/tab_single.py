@@ -215,8 +215,8 @@ def _connect(
     inputs = [session, alt_text, *controls.request]
     request: dict[str, Any] = {"fn": on.request, "inputs": inputs, "outputs": results, **PRIVATE}
     image.change(on.image, image, [*results, *controls.resettable], **PRIVATE)
-    view.word(on.word, session, controls.alternatives, **PRIVATE)
-    view.cover(on.cover, inputs, results, **PRIVATE)
+    view.word(on.word, session, controls.alternatives, trigger_mode="always_last", **PRIVATE)
+    view.cover(on.cover, inputs, results, trigger_mode="always_last", **PRIVATE)
     view.hide(on.hide, inputs, results, **PRIVATE)
     controls.alternatives.input(lambda prefix: prefix, controls.alternatives, controls.prefix, **PRIVATE).then(
         **request

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_captioner import Caption, ConfigError, ImageCaptioner, Word
+from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError, Word
 from hf_captioner.demo.session import (
     LONGER,
     MASK_SIZE,
@@ -23,6 +23,7 @@ from hf_captioner.demo.session import (
     changed_words,
     html_snippet,
     most_attended,
+    most_different,
     recaption,
     start_session,
 )
@@ -116,9 +117,30 @@ def test_three_captions_differ_and_each_draw_is_another(tiny_captioner: ImageCap
     assert len(drawn) > 1
 
 
+def test_the_three_captions_are_those_that_differ_most() -> None:
+    texts = ["a dog runs", "a dog runs fast", "a dog runs away", "two children play", "a man climbs a rock"]
+    chosen = [caption.text for caption in most_different([caption_of(text) for text in texts])]
+    assert chosen[0] == "a dog runs" and set(chosen[1:]) == {"two children play", "a man climbs a rock"}
+
+
 def test_a_word_that_the_model_does_not_know_is_named(tiny_captioner: ImageCaptioner, session: Session) -> None:
     with pytest.raises(ConfigError, match="doesn't know “submarine”"):
         recaption(tiny_captioner, session, CaptionRequest(prefix="two submarine"), NOTHING_COVERED)
+
+
+def test_a_request_that_makes_no_sense_is_a_sentence_without_names_of_code(
+    tiny_captioner: ImageCaptioner, session: Session
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        recaption(tiny_captioner, session, CaptionRequest(prefix="dog " * 30), NOTHING_COVERED)
+    assert str(error.value) == "The caption cannot start with 30 words. Use at most 20."
+    hyphenated = CaptionRequest(bad_words="red-shirt, man", length=LONGER, prefix="dog " * 20)
+    assert recaption(tiny_captioner, session, hyphenated, NOTHING_COVERED).newest.text.startswith("dog dog")
+
+
+def test_an_image_of_a_few_pixels_is_refused(tiny_captioner: ImageCaptioner) -> None:
+    with pytest.raises(ImageError, match="only 1 x 1 pixels"):
+        start_session(tiny_captioner, Image.new("RGB", (1, 1)))
 
 
 def test_an_alternative_begins_another_caption(tiny_captioner: ImageCaptioner, session: Session) -> None:

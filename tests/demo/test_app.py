@@ -1,0 +1,86 @@
+"""What the page says of its model, how it loads models, and what it says of files that it cannot read."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_captioner import CheckpointError, ConfigError, ImageCaptioner, ImageError
+from hf_captioner.demo import app
+from hf_captioner.demo.tab_compare import load_captioner, load_error
+from hf_captioner.demo.uploads import Upload, upload_error
+from hf_captioner.hub.evaluation import Evaluation, Occlusion, Scores, TrainingSet
+from hf_captioner.images import open_image
+
+BIRDS = Evaluation(
+    trained_on=(TrainingSet("Birds", images=500, captions=2500, description="Photos of birds."),),
+    scores=(Scores("Birds", "test", {"CIDEr": 0.42}, tokenization="PTB", command="evaluate birds", images=50),),
+    occlusion=Occlusion(
+        images=50,
+        words=200,
+        baseline=0.5,
+        occluded={"most attended fifth": 0.1, "random fifth": 0.3, "least attended fifth": 0.4},
+        changed={"most attended fifth": 0.9, "random fifth": 0.8, "least attended fifth": 0.7},
+        mean_image="a bird on a branch",
+        mean_image_cider=0.01,
+    ),
+    limits=("It takes every bird for a sparrow.",),
+)
+
+
+def test_the_page_says_only_what_was_measured_of_its_own_model(tiny_captioner: ImageCaptioner) -> None:
+    tiny_captioner.evaluation = BIRDS
+    summary, card = app.measured_summary(tiny_captioner.evaluation), app.about(tiny_captioner, "me/birds")
+    assert "50 photos" in summary and "from 50 % to 10 %" in summary and "sparrow" in summary
+    assert card.startswith("# me/birds") and 'from_pretrained("me/birds")' in card
+    assert "**Birds**" in card and "42.0" in card and "sparrow" in card
+    for text in (summary, card):
+        assert "Flickr" not in text and "people and dogs" not in text and "skateboard" not in text
+
+
+def test_the_page_says_nothing_of_what_was_not_measured(tiny_captioner: ImageCaptioner) -> None:
+    assert app.measured_summary(Evaluation()) == ""
+    limits_only = dataclasses.replace(BIRDS, occlusion=None)
+    assert app.measured_summary(limits_only) == "It takes every bird for a sparrow."
+    assert "fifth" not in app.about(tiny_captioner)
+
+
+def test_about_names_a_folder_without_the_servers_path(checkpoint: Path, saved_captioner: ImageCaptioner) -> None:
+    card = app.about(saved_captioner, str(checkpoint))
+    assert card.startswith(f"# {checkpoint.name}") and str(checkpoint.parent) not in card
+
+
+def test_about_shows_a_persons_own_card_as_it_is(tiny_captioner: ImageCaptioner) -> None:
+    tiny_captioner.card = "# Mine\n\nBefore\n---\nafter"
+    assert app.about(tiny_captioner) == tiny_captioner.card
+
+
+def test_a_device_or_dtype_that_is_not_there_is_refused_before_anything_is_served(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="device is 'abacus'"):
+        app.serve(str(checkpoint), device="abacus")
+    with pytest.raises(ConfigError, match="dtype is 'int3'"):
+        app.serve(str(checkpoint), dtype="int3")
+
+
+def test_a_compared_model_computes_as_the_page_does(checkpoint: Path) -> None:
+    captioner = load_captioner(str(checkpoint), torch.device("cpu"), torch.bfloat16)
+    assert captioner.device.type == "cpu" and captioner.dtype == torch.bfloat16
+
+
+def test_what_is_no_model_is_named_without_settings_of_a_command_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        ImageCaptioner.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=tmp_path)
+    assert load_error(error.value).startswith("nobody/nothing is not on this machine")
+    assert "HF_HUB_OFFLINE" not in load_error(error.value)
+    with pytest.raises(CheckpointError) as error:
+        load_captioner(str(tmp_path))
+    assert f"{tmp_path} isn't a captioner: config.json" in load_error(error.value)
+
+
+def test_an_upload_that_has_expired_is_no_damaged_photo(tmp_path: Path) -> None:
+    path = tmp_path / "gone.jpg"
+    with pytest.raises(ImageError) as error:
+        open_image(path)
+    sentence = upload_error(error.value, Upload(str(path), "gone.jpg"))
+    assert "deleted after 10 minutes" in sentence and str(tmp_path) not in sentence
