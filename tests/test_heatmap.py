@@ -39,14 +39,30 @@ def test_a_shape_that_is_no_map_is_refused() -> None:
         overlay(GREY, np.zeros(49))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (2000, 90), (90, 2000), (1, 1)])
-@pytest.mark.parametrize("words", [1, 7, 30])
-def test_a_contact_sheet_has_a_tile_a_word(size: tuple[int, int], words: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "words", "expected"),
+    [  # columns of TILE + 12 pixels, rows of the tile's height + 26, 12 around, 40 for the title
+        ((64, 64), 1, (2 * 252 + 12, 40 + 1 * (64 + 26) + 12)),
+        ((480, 240), 3, (4 * 252 + 12, 40 + 1 * (120 + 26) + 12)),
+        ((480, 240), 7, (4 * 252 + 12, 40 + 2 * (120 + 26) + 12)),
+        ((2000, 90), 7, (4 * 252 + 12, 40 + 2 * (11 + 26) + 12)),
+        ((90, 2000), 30, (4 * 252 + 12, 40 + 8 * (240 + 26) + 12)),
+        ((1, 1), 1, (2 * 252 + 12, 40 + 1 * (1 + 26) + 12)),
+    ],
+)
+def test_a_contact_sheet_has_the_image_and_a_tile_a_word(
+    size: tuple[int, int], words: int, expected: tuple[int, int]
+) -> None:
+    assert (COLUMNS, TILE) == (4, 240)
     image = Image.new("RGB", size, (10, 200, 10))
     tiles = [(f"word{i}" * (30 if i == 0 else 1), np.full((7, 7), 1 / 49)) for i in range(words)]
     sheet = contact_sheet(image, tiles, title="a title " * 50)
-    assert sheet.width <= COLUMNS * (TILE + 12) + 12
-    green = np.asarray(sheet)[:, :, 1].astype(int) - np.asarray(sheet)[:, :, 2]
-    if min(size) > 10:
-        assert (green > 100).any()
-    assert sheet.height < 3000
+    assert sheet.size == expected
+    height = expected[1] - 40 - 12
+    rows = -(-(words + 1) // 4)
+    for index in range(words + 1):  # each tile's middle is green, and the paper between two tiles is not
+        x = 12 + index % 4 * 252 + 120
+        y = 40 + 12 + index // 4 * (height // rows) + (height // rows - 26) // 2
+        red, green, blue = sheet.getpixel((x, y))  # type: ignore[misc]
+        assert green > max(red, blue) + 40, index
+    assert sheet.getpixel((4, 4)) == (250, 250, 248)

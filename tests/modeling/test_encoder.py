@@ -1,5 +1,6 @@
 """Every backbone gives the grid that it declares, from the weights that it was given, and from no others."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,17 +115,24 @@ def test_a_cut_network_is_torchvisions_as_far_as_it_goes(name: str, tmp_path: Pa
 def test_encoders_are_built_while_others_work() -> None:
     """A page loads a second model while it captions with the first."""
     encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
-    pixels = torch.randn(1, 3, 64, 64)
+    pixels, built = torch.randn(1, 3, 64, 64), threading.Event()
+    with torch.no_grad():
+        expected = encoder(pixels).values
 
-    def work() -> None:
-        for _ in range(200):
-            encoder(pixels)
+    def work() -> int:
+        count = 0
+        with torch.no_grad():
+            while not built.is_set():
+                assert torch.equal(encoder(pixels).values, expected)
+                count += 1
+        return count
 
     with ThreadPoolExecutor(2) as threads:
         working = threads.submit(work)
         for _ in range(3):
             Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
-        working.result()
+        built.set()
+        assert working.result() > 0
 
 
 def test_only_what_is_asked_for_is_trainable() -> None:
