@@ -83,7 +83,7 @@ def test_by_the_real_command(hub: StandInHub, checkpoint: Path, tmp_path: Path) 
 
     def caption(source: str) -> subprocess.CompletedProcess[str]:
         """Not forked: the client reads its environment when it is imported."""
-        command = [sys.executable, "-m", "hf_captioner.cli", "caption", source, "--model", checkpoint, "--out", out]
+        command = [sys.executable, "-m", "hf_captioner", "caption", source, "--model", checkpoint, "--out", out]
         return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=120)
 
     with hub:
