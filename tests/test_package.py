@@ -30,7 +30,9 @@ ROOMS = [
     "captioner",
     "training",
     "demo",
+    "caption_command",
     "cli",
+    "__main__",
     "__init__",
 ]  # each imports only from itself and from those before it
 
