@@ -11,6 +11,7 @@ from PIL import Image
 
 from hf_captioner import CaptionerConfig, ImageCaptioner
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from tests import installing
 
 SENTENCES = [
     "A brown dog runs through the grass .",
@@ -72,6 +73,24 @@ def checkpoint(
 def saved_captioner(checkpoint: Path) -> ImageCaptioner:
     """What the checkpoint holds."""
     return ImageCaptioner.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an sdist and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    installing.build(folder, Path(__file__).resolve().parent.parent)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def sdist(built: Path) -> Path:
+    return next(built.glob("*.tar.gz"))
 
 
 def generated(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
