@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 from hf_captioner.hub.card import is_generated
@@ -89,7 +89,8 @@ def push_space(
 ) -> CommitInfo:
     """Create or update the Space: the page, and the package with a checkpoint, so that it needs nothing else.
 
-    model: folder or Hub id of the checkpoint that the page shows; None is the bundled one. Raises CheckpointError.
+    model: folder or Hub id of the checkpoint that the page shows; None is the bundled one. A Hub id is named in the
+    Space's header, so that the Hub links the two. Raises CheckpointError.
     """
     checkpoint = bundled_checkpoint() if model is None else resolve(model, token=token)
     read_description(checkpoint)
@@ -103,5 +104,9 @@ def push_space(
             if (checkpoint / name).exists():
                 shutil.copy(checkpoint / name, package / "checkpoint")
         shutil.copy(data_path("model_card.md"), folder)
+        if model is not None and checkpoint != Path(model):
+            header = SpaceCard.load(folder / CARD)
+            header.data.models = [model]
+            header.save(folder / CARD)
         message = "Push the captioner's page"
         return push_folder(folder, repo_id, repo_type="space", private=private, token=token, commit_message=message)

@@ -8,25 +8,41 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
+from huggingface_hub import SpaceCard
 from PIL import Image
 
 from hf_captioner import CheckpointError, ImageCaptioner
 from hf_captioner.demo.tab_compare import load_captioner
+from hf_captioner.hub.push import push_space
 from tests.demo.serving import serving
 from tests.hub.standin_hub import StandInHub
 
+SPACE = Path(__file__).resolve().parents[2] / "space"
+
 
 def test_the_space_has_the_header_and_requirements_that_the_hub_wants() -> None:
-    space = Path(__file__).resolve().parents[2] / "space"
-    header = (space / "README.md").read_text().split("---")[1]
-    assert "sdk: gradio" in header and "app_file: app.py" in header
-    project = tomllib.loads((space.parent / "pyproject.toml").read_text())["project"]
+    header = SpaceCard.load(SPACE / "README.md").data
+    assert (header.sdk, header.app_file) == ("gradio", "app.py")
+    assert (SPACE / "app.py").exists() and "image-captioning" in header.tags
+    project = tomllib.loads((SPACE.parent / "pyproject.toml").read_text())["project"]
     packages = {*project["dependencies"], *project["optional-dependencies"]["demo"]}
-    assert set((space / "requirements.txt").read_text().split()) == packages
-    for example in (space / "examples").glob("*.jpg"):
-        assert example.name in (space / "examples" / "ATTRIBUTION.md").read_text()
-        with Image.open(example) as picture:
-            assert min(picture.size) >= 200
+    assert set((SPACE / "requirements.txt").read_text().split()) == packages
+    for example in (SPACE / "examples").glob("*.jpg"):
+        assert example.name in (SPACE / "examples" / "ATTRIBUTION.md").read_text()
+        with Image.open(example) as image:
+            assert min(image.size) >= 200
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+def test_a_space_names_the_model_that_it_shows(
+    saved_captioner: ImageCaptioner, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StandInHub() as hub:
+        hub.use(monkeypatch, tmp_path)
+        saved_captioner.push_to_hub("me/mine")
+        for model, named in (("me/mine", ["me/mine"]), (str(checkpoint), None), (None, None)):
+            push_space("me/page", model=model)
+            assert SpaceCard(hub.space("me/page").files()["README.md"].decode()).data.models == named
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
