@@ -48,7 +48,7 @@ audit: setup
 
 # Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors
-	$(VENV)/bin/hf-captioner train $(DATA) --dataset Flickr8k --out $(OUT) \
+	$(VENV)/bin/hf-captioner train $(DATA) --dataset Flickr8k --out $(OUT) --recipe train/recipes/flickr8k.yaml \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
 	$(RUN) -m hf_captioner.training.tune_generation --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m hf_captioner.training.calibrate --data $(DATA) --model $(OUT)/best --write

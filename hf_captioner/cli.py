@@ -25,7 +25,6 @@ from hf_captioner import __version__, caption_command
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import CaptionerError, ConfigError, require_extra
-from hf_captioner.hub.packaged import data_path
 from hf_captioner.hub.push import push_space
 from hf_captioner.modeling.device import DTYPES
 
@@ -146,19 +145,16 @@ def _add_train(commands: Commands) -> None:
     _add_data(parser)
     out = "where the state, the logs and the best checkpoint (best/) go; required"
     _add_path(parser, "--out", required=True, metavar="DIR", help=out)
-    recipe = "YAML file of the model and its stages of training (default: the bundled checkpoint's)"
-    _add_path(parser, "--recipe", default=data_path("train/recipes/flickr8k.yaml"), metavar="FILE", help=recipe)
+    recipe = "YAML file of the model and its stages of training (default: one for what the training begins with)"
+    _add_path(parser, "--recipe", metavar="FILE", help=recipe)
     begin = parser.add_mutually_exclusive_group()
-    backbone = "begin with these encoder weights: a safetensors file in torchvision's names, or torchvision, which "
-    backbone += "downloads them, or random (default: torchvision)"
+    init = "begin with this captioner, a folder or Hub id (default: the bundled checkpoint, but for --backbone)"
+    _add_path(begin, "--init", metavar="ID", type=str, help=init)
+    backbone = "begin with an encoder's weights only: a safetensors file in torchvision's names, or torchvision, which "
+    backbone += "downloads them, or random (default: none)"
     _add_path(begin, "--backbone", metavar="WEIGHTS", type=str, help=backbone)
-    begin.add_argument("--init", metavar="ID", help="begin with this captioner, a folder or Hub id (default: none)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default: the recipe's)")
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu or cuda (default: %(default)s, CUDA where there is one)"
-    )
-    dtype = "what to compute in; the weights stay float32 (default: %(default)s, which is what the recipe says)"
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help=dtype)
+    device = "auto, cpu or cuda; the recipe says in which precision (default: %(default)s, CUDA where there is one)"
+    parser.add_argument("--device", default="auto", help=device)
     licence = "text that is saved beside the weights as LICENSE (default: none)"
     _add_path(parser, "--weights-license", metavar="FILE", help=licence)
     parser.set_defaults(run=_train)
@@ -168,8 +164,6 @@ def _train(options: argparse.Namespace) -> int:
     require_extra("Training", "train", *TRAINING_PACKAGES)
     from hf_captioner.training import trainer
 
-    if not options.init:
-        options.backbone = options.backbone or "torchvision"
     return trainer.run(options)
 
 
@@ -279,8 +273,8 @@ def _add_path(parser: Any, name: str, **settings: Any) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    data = "folder or file of images and captions in one of the layouts that docs/training.md lists"
-    _add_path(parser, "data", metavar="DATA", help=data)
+    data = "images and captions: a folder or file in a layout that docs/training.md lists, or a Hub data set's id"
+    _add_path(parser, "data", nargs="+", metavar="DATA", type=str, help=data)
     name = "what the card calls the data (default: the name of its folder or file)"
     parser.add_argument("--dataset", metavar="NAME", help=name)
 

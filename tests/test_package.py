@@ -83,7 +83,6 @@ def test_wheel_and_sdist_carry_everything(wheel: Path, sdist: Path) -> None:
         "hf_captioner/demo/page.css",
         "hf_captioner/_data/space/app.py",
         "hf_captioner/_data/model_card.md",
-        "hf_captioner/_data/train/recipes/flickr8k.yaml",
         "hf_captioner/py.typed",
     } <= installed
     assert {"space/app.py", "train/ablation.py", "tests/conftest.py", "model_card.md", "Makefile"} <= sources

@@ -82,7 +82,7 @@ def _repeats(words: Sequence[str]) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.evaluate", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
+    parser.add_argument("--data", nargs=1, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
@@ -110,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Evaluate as the options of `hf-captioner evaluate` say; `options.generation` holds the fields of GenerationConfig
     that were given. Raises CaptionerError or OSError."""
+    data = Path(options.data[0])
     folder = Path(options.model) if options.model else bundled_checkpoint()
     if options.write_results and not folder.is_dir():
         raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
@@ -119,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"--write-results measures the whole split under the checkpoint's own search; leave out {given}."
         )
-    records = load_split(options.data, options.split, split_file=options.splits, model=options.model)[: options.limit]
+    records = load_split(data, options.split, split_file=options.splits, model=options.model)[: options.limit]
     captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
     began = time.perf_counter()
     paths = tqdm([record.path for record in records], unit="image", dynamic_ncols=True)
@@ -136,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
         print(NO_JAVA, file=sys.stderr)
     if options.write_results:
         rounded = {name: round(value, 6) for name, value in scores.items()}
-        dataset = options.dataset or options.data.resolve().stem
+        dataset = options.dataset or data.resolve().stem
         scores_of = Scores(dataset, options.split, rounded, tokenization(), options.command, len(records))
         update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
     if options.save:

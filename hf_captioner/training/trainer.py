@@ -7,7 +7,6 @@ Under `accelerate launch` the same command trains on several processes or machin
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import math
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError, TokenizerError
 from hf_captioner.hub.evaluation import Evaluation, TrainingSet
+from hf_captioner.hub.packaged import bundled_checkpoint, data_path
 from hf_captioner.modeling.device import resolve_device
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
@@ -329,20 +329,18 @@ def _moving_average(decay: float, trained: Sequence[bool]) -> Callable[[Weights,
 
 def run(options: argparse.Namespace) -> int:
     """Train as the options of `hf-captioner train` say. Raises CaptionerError, OSError or FloatingPointError."""
-    recipe, terms = Recipe.read(options.recipe), options.weights_license
-    if options.seed is not None:
-        recipe = dataclasses.replace(recipe, seed=options.seed)
-    if options.dtype != "auto":
-        recipe = dataclasses.replace(recipe, mixed_precision="bf16" if options.dtype == "bfloat16" else "no")
-    records = load_records(options.data, split_file=options.out / "splits.json", seed=recipe.seed)
+    (data,), terms = options.data, options.weights_license
+    init = options.init or (None if options.backbone else str(bundled_checkpoint()))
+    recipe = Recipe.read(options.recipe or data_path("train/recipes/flickr8k.yaml"))
+    records = load_records(Path(data), split_file=options.out / "splits.json", seed=recipe.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
         recipe,
         records,
         options.out,
         backbone=options.backbone,
-        init=options.init,
-        dataset=options.dataset or options.data.resolve().stem,
+        init=init,
+        dataset=options.dataset or Path(data).resolve().stem,
         device=options.device,
     )
     if terms:
@@ -354,14 +352,14 @@ def run(options: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.trainer", description=__doc__)
     parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
-    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
+    parser.add_argument("--data", nargs=1, required=True, help="images and captions; see train/data.py")
     parser.add_argument("--out", type=Path, required=True, help="where state, logs, curves and best/ go")
     begin = parser.add_mutually_exclusive_group(required=True)
     begin.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision or random")
     begin.add_argument("--init", help="folder or Hub id of a captioner to train further")
     parser.add_argument("--dataset", default="", help="what the card calls the data")
     parser.add_argument("--weights-license", type=Path, help="a text that is saved beside the weights as LICENSE")
-    parser.set_defaults(seed=None, device="auto", dtype="auto")
+    parser.set_defaults(device="auto")
     try:
         return run(parser.parse_args(argv))
     except (CheckpointError, ConfigError, DataError, OSError, ImageError, TokenizerError, FloatingPointError) as error:
