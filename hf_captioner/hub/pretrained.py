@@ -21,6 +21,7 @@ from hf_captioner.errors import CheckpointError, ConfigError, TokenizerError
 from hf_captioner.hub.card import is_generated, render_card
 from hf_captioner.hub.checkpoint import (
     CARD,
+    EVALUATION,
     LICENSE,
     TOKENIZER,
     WEIGHTS,
@@ -164,6 +165,8 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
                 super().save_pretrained(staged, config=kwargs.get("config"), model_card_kwargs=card)
                 own = read_text(folder / CARD)
                 kept = {CARD} if own is not None and not is_generated(own) else set()
+                if not (Path(staged) / EVALUATION).exists():
+                    (folder / EVALUATION).unlink(missing_ok=True)  # what was measured of other weights
                 for path in sorted(Path(staged).iterdir()):
                     if path.name not in kept:
                         os.replace(path, folder / path.name)

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_captioner import CaptionerConfig
-from hf_captioner.config import Results
-from hf_captioner.training.evaluate import describe, main, write_measured
+from hf_captioner import ImageCaptioner
+from hf_captioner.training.evaluate import describe, main
 from tests.conftest import write_table
 
 
@@ -43,23 +42,14 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     assert "images: 4;" in done.stdout and "beams 3" in done.stdout and "different captions: " in done.stdout
     names, values = (line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| "))
     assert [row["image"] for row in json.loads(saved.read_text())] == ["0.png", "1.png", "2.png", "3.png"]
-    results = CaptionerConfig.from_json((own_checkpoint / "config.json").read_text()).results
-    assert results is not None
-    assert (results.dataset, results.split) == (data.name, "validation")
-    assert [100 * score for score in results.scores.values()] == pytest.approx(list(map(float, values)), abs=0.06)
-    assert list(results.scores) == names
-    assert results.command == f"python -m hf_captioner.training.evaluate {' '.join(flags)}"
+    (found,) = ImageCaptioner.from_pretrained(own_checkpoint).evaluation.scores
+    assert (found.dataset, found.split, found.images) == (data.name, "validation", 4)
+    assert [100 * score for score in found.metrics.values()] == pytest.approx(list(map(float, values)), abs=0.06)
+    assert list(found.metrics) == names
+    assert found.command == f"python -m hf_captioner.training.evaluate {' '.join(flags)}"
     card = ModelCard.load(own_checkpoint / "README.md")
     assert {result.metric_name for result in card.data.eval_results} == set(names)
-    assert f"Measured on {data.name}" in card.text
-
-
-def test_a_card_that_a_person_wrote_stays(own_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (own_checkpoint / "README.md").write_text("My own words.\n")
-    write_measured(own_checkpoint, results=Results("birds", "validation", {"CIDEr": 0.5}, "PTB", "a command"))
-    assert (own_checkpoint / "README.md").read_text() == "My own words.\n"
-    assert "left as it is" in capsys.readouterr().err
-    assert CaptionerConfig.from_json((own_checkpoint / "config.json").read_text()).results is not None
+    assert f"{data.name}, validation split" in card.text
 
 
 @pytest.mark.parametrize(

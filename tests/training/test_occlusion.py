@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hf_captioner import Caption, ImageCaptioner, Word
-from hf_captioner.config import OCCLUDED_REGIONS
 from hf_captioner.hub.card import is_generated
+from hf_captioner.hub.evaluation import OCCLUDED_REGIONS
 from hf_captioner.training.data import Record
 from hf_captioner.training.occlusion import _hidden_cells, main, measure_occlusion
 from tests.conftest import SENTENCES, write_table
@@ -53,13 +53,10 @@ def test_the_figures_go_into_the_card(checkpoint: Path, tmp_path: Path, capsys: 
     assert main([*flags, "--limit", "1"]) == 1
     assert "leave out --limit" in capsys.readouterr().err
     assert main(flags) == 0
-    found = ImageCaptioner.from_pretrained(own).config.occlusion
+    found = ImageCaptioner.from_pretrained(own).evaluation.occlusion
     assert (
         found is not None and found.images == 1 and set(found.occluded) == set(found.changed) == set(OCCLUDED_REGIONS)
     )
     card = (own / "README.md").read_text()
-    assert (
-        "## Is the attention true?" in card
-        and f"| most attended fifth | {found.occluded[OCCLUDED_REGIONS[0]]:.3f} |" in card
-    )
+    assert f"| most attended fifth | {found.occluded[OCCLUDED_REGIONS[0]]:.3f} |" in card
     assert is_generated(card)

@@ -1,13 +1,12 @@
 """Tuning the search stores the best setting, and no result that was measured with another."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.config import Results
+from hf_captioner.hub.evaluation import Evaluation, Scores
 from hf_captioner.training import tune_generation as tune
 from tests.conftest import write_table
 
@@ -22,23 +21,24 @@ def test_the_best_search_is_stored_and_old_results_are_dropped(
 ) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
     captioner = ImageCaptioner.from_pretrained(own)
-    old = Results("birds", "validation", {"CIDEr": 0.5}, "PTB", "measured with another search")
-    captioner.config = dataclasses.replace(captioner.config, results=old)
+    old = Scores("birds", "validation", {"CIDEr": 0.5}, "PTB", "measured with other settings")
+    captioner.evaluation = Evaluation(scores=(old,))
     captioner.save_pretrained(own)
     flags = ["--data", str(data), "--model", str(own)]
     assert tune.main(flags) == 0
-    assert ImageCaptioner.from_pretrained(own).config.results == old
+    assert ImageCaptioner.from_pretrained(own).evaluation.scores == (old,)
     assert tune.main([*flags, "--write"]) == 0
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:] if line[2].isdigit()]
     products = [float(row[4]) * float(row[5]) * float(row[6]) for row in rows]
     assert len(rows) > 10 and products[0] == pytest.approx(max(products), rel=0.05)
-    config = ImageCaptioner.from_pretrained(own).config
+    tuned = ImageCaptioner.from_pretrained(own)
+    chosen = tuned.generation_config
     assert {row[0] for row in rows} == {"64", "72"}
     found = [
-        config.image_size,
-        config.search.num_beams,
-        config.search.length_penalty,
-        config.search.no_repeat_ngram_size,
+        tuned.config.image_size,
+        chosen.num_beams,
+        chosen.length_penalty,
+        chosen.no_repeat_ngram_size,
     ]
     assert [str(value) for value in found] == rows[0][:4]
-    assert config.results is None
+    assert tuned.evaluation.scores == ()
