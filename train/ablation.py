@@ -36,7 +36,7 @@ from hf_captioner.training.trainer import Trainer
 
 BEAMS = (1, 3, 5)
 TIMED = 300
-"""CaptionDataset of a split that are trained on, or captioned, to time it."""
+"""Images of a split that are trained on, or captioned, to time it."""
 TIMES = "times.json"
 SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
@@ -88,11 +88,13 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         if json.loads(result.read_text())["recipe"] != plain:
             raise ConfigError(f"{result} was measured with another recipe; delete {folder} to measure that row anew.")
         return
-    trainer = Trainer(recipe, records, folder, **_origin(row, seed, out, weights), grids=out / "grids")
+    trainer = Trainer(recipe, records, folder, **_origin(row, seed, out, weights), features=out / "features")
     trainer.run()
     captioner = ImageCaptioner.from_pretrained(folder / "best")
     validation = [record for record in records if record.split == "validation"]
-    grids = cached_features(captioner.encoder, captioner.config, [record.path for record in validation], out / "grids")
+    features = cached_features(
+        captioner.encoder, captioner.config, [record.path for record in validation], out / "features"
+    )
     found: dict[str, Any] = {
         "row": row.name,
         "seed": seed,
@@ -101,7 +103,7 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         "beams": {},
     }
     for beams in BEAMS:
-        captions = caption_records(captioner, validation, grids=grids, num_beams=beams)
+        captions = caption_records(captioner, validation, features=features, num_beams=beams)
         texts = [caption.text for caption in captions]
         found["beams"][str(beams)] = {**score(texts, validation, meteor=beams == 3), "different": len(set(texts))}
     unfinished = result.with_suffix(".tmp")
@@ -122,14 +124,16 @@ def _origin(row: Row, seed: int, out: Path, weights: Path) -> dict[str, str]:
 
 
 def time_row(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> dict[str, float]:
-    """Minutes that a row trains for, from an epoch of each stage on some of the images; and milliseconds a
+    """Minutes that a row trains for, from an epoch of each stage on some of the images; and milliseconds an
     image with 3 beams, from the file to the words."""
     recipe = Recipe.from_plain({**row.recipe, "seed": seed}, row.name)
     once = dataclasses.replace(recipe, stages=tuple(dataclasses.replace(stage, epochs=1) for stage in recipe.stages))
     train, validation = ([record for record in records if record.split == split] for split in ("train", "validation"))
     with tempfile.TemporaryDirectory() as folder:
         origin = _origin(row, seed, out, weights)
-        trainer = Trainer(once, [*train[:TIMED], *validation[:TIMED]], Path(folder), **origin, grids=out / "grids")
+        trainer = Trainer(
+            once, [*train[:TIMED], *validation[:TIMED]], Path(folder), **origin, features=out / "features"
+        )
         trainer.run()
         captioner = ImageCaptioner.from_pretrained(Path(folder) / "best")
     minutes = sum(
@@ -182,7 +186,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Dev CIDEr of every row, a dot a seed."""
+    """Validation CIDEr of every row, a dot a seed."""
     names = list(dict.fromkeys(result["row"] for result in results))
     figure = Figure(figsize=(9, 1 + 0.4 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)

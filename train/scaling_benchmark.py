@@ -35,12 +35,12 @@ from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.trainer import Trainer
 
 MEMBERS = 5000
-"""CaptionDataset in a tar file."""
+"""Images in a tar file."""
 WORDS = [f"word{chr(97 + i // 676)}{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}" for i in range(2900)]
 """As many as Flickr8k's captions have more than three times."""
 MODEL: dict[str, Any] = {"encoder": "resnet50", "decoder": "bilstm", "hidden_size": 480}
 STAGES = {
-    "on frozen grids": Stage(epochs=1, learning_rate=1e-4),
+    "on frozen features": Stage(epochs=1, learning_rate=1e-4),
     "with the encoder": Stage(epochs=1, learning_rate=1e-4, unfreeze_from="layer2", encoder_learning_rate=1e-5),
 }
 
@@ -124,10 +124,10 @@ def training_pace(rounds: int) -> Iterator[tuple[str, ...]]:
 def _bare(trainer: Trainer, rounds: int) -> list[float]:
     """Seconds of each round of forward and backward passes, the batches being there."""
     recipe, stage, config = trainer.recipe, trainer.recipe.stages[0], trainer.captioner.config
-    grids = None if stage.reads_pixels else trainer.cached(trainer.train)
+    features = None if stage.reads_pixels else trainer.cached(trainer.train)
     trainer.captioner.encoder.unfreeze_from(stage.unfreeze_from)
-    data = CaptionDataset(trainer.train, trainer.tokenizer, config, stage, recipe.seed, grids)
-    batches: list[Batch] = list(loader(data, EpochOrder(len(data), recipe.batch_size, recipe.seed), recipe))
+    dataset = CaptionDataset(trainer.train, trainer.tokenizer, config, stage, recipe.seed, features)
+    batches: list[Batch] = list(loader(dataset, EpochOrder(len(dataset), recipe.batch_size, recipe.seed), recipe))
     model = CrossEntropy(trainer.captioner, label_smoothing=recipe.label_smoothing).train()
     trainer.captioner.encoder.eval()
     accelerator, seconds = Accelerator(mixed_precision=recipe.mixed_precision), []

@@ -18,7 +18,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     loss.set(title="Training loss", xlabel="epoch", ylabel="nats a word; where self-critical, minus the reward")
     for name in ("CIDEr", "ROUGE-L", "BLEU-4"):
         scores.plot(epochs, [100 * row[name] for row in history], marker="o", label=name)
-    scores.set(title="Dev scores", xlabel="epoch", ylabel="score x 100")
+    scores.set(title="Validation scores", xlabel="epoch", ylabel="score x 100")
     scores.legend()
     for axes in (loss, scores):
         axes.grid(alpha=0.3)

@@ -1,6 +1,6 @@
-"""Records -> batches: pixels or cached grids, and each image's captions as padded ids.
+"""Records -> batches: pixels or cached features, and each image's captions as padded ids.
 
-Every random choice is drawn from (seed, epoch, image), so a run that is loaded sees what it would have seen.
+Every random choice is drawn from (seed, epoch, image), so a resumed run sees what it would have seen.
 """
 
 import random
@@ -31,7 +31,7 @@ class Batch:
     """One step's images and captions; B images, R = B * K captions in the images' order."""
 
     images: Tensor
-    """(B, 3, S, S) pixels or (B, N, C) grids."""
+    """(B, 3, S, S) pixels or (B, N, C) features."""
     words: Tensor
     """(R, T) start token and words, padded."""
     targets: Tensor
@@ -49,7 +49,7 @@ Sample = tuple[int, Tensor, list[list[int]]]
 
 
 class CaptionDataset(Dataset[Sample]):
-    """(epoch, i) -> i, image i as pixels or grid, and `stage.captions` of its captions as ids."""
+    """(epoch, i) -> i, image i as pixels or cached features, and `stage.captions` of its captions as ids."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class CaptionDataset(Dataset[Sample]):
         config: CaptionerConfig,
         stage: Stage,
         seed: int,
-        grids: FeatureCache | None,
+        features: FeatureCache | None,
     ) -> None:
-        self.records, self.config, self.stage, self.seed, self.grids = records, config, stage, seed, grids
+        self.records, self.config, self.stage, self.seed, self.features = records, config, stage, seed, features
         self.ids = [[tokenizer.encode(caption)[:MAX_WORDS] for caption in record.captions] for record in records]
-        self.has_sides = [any(SIDES.search(caption) for caption in record.captions) for record in records]
+        self.names_a_side = [any(SIDES.search(caption) for caption in record.captions) for record in records]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -73,11 +73,11 @@ class CaptionDataset(Dataset[Sample]):
         captions = self.ids[index]
         repeats = -(-self.stage.captions // len(captions))
         chosen = draw.sample(captions * repeats, self.stage.captions)
-        if self.grids is not None:
-            return index, self.grids[index].float(), chosen
+        if self.features is not None:
+            return index, self.features[index].float(), chosen
         image = open_image(self.records[index].path, min_side=2 * self.config.image_size)
         if self.stage.augment:
-            image = augment(image, draw, may_flip=not self.has_sides[index])
+            image = augment(image, draw, may_flip=not self.names_a_side[index])
         return index, preprocess(image, self.config), chosen
 
 
@@ -133,6 +133,6 @@ def padded(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
     return words, targets, torch.tensor([len(ids) for ids in captions])
 
 
-def loader(images: CaptionDataset, order: EpochOrder, recipe: Recipe) -> DataLoader[Batch]:
+def loader(dataset: CaptionDataset, order: EpochOrder, recipe: Recipe) -> DataLoader[Batch]:
     """Batches in `order`, read by `recipe.workers` processes."""
-    return DataLoader(images, batch_sampler=order, collate_fn=collate, num_workers=recipe.workers)  # type: ignore[arg-type]
+    return DataLoader(dataset, batch_sampler=order, collate_fn=collate, num_workers=recipe.workers)  # type: ignore[arg-type]

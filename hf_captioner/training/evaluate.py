@@ -1,10 +1,9 @@
-"""Caption a split and score it.
-
-`python -m hf_captioner.training.evaluate --data DIR [--model ID] [--split validation] [any search flag]`
-"""
+"""Caption a split of a data set and score the captions: `hf-captioner evaluate DATA`."""
 
 import argparse
+import contextlib
 import json
+import logging
 import shlex
 import sys
 import time
@@ -16,18 +15,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hf_captioner.atomic import write_text
 from hf_captioner.caption import Caption
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
-from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
+from hf_captioner.errors import ConfigError, ImageError
 from hf_captioner.flags import add_generation_flags, generation_options
 from hf_captioner.hub.card import update_evaluation
 from hf_captioner.hub.evaluation import Scores
-from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.encoder import FeatureMap
+from hf_captioner.training.command import checkpoint_folder, log_to_stderr, run_command, single_data_set
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.feature_cache import FeatureCache
 from hf_captioner.training.metrics import NO_JAVA, caption_scores, has_java, tokenization
+
+logger = logging.getLogger(__name__)
 
 BAD_ENDINGS = frozenset(
     ["a", "an", "the", "of", "in", "on", "at", "to", "with", "and", "by", "for", "from", "is", "are"]
@@ -40,22 +42,21 @@ def caption_records(
     captioner: ImageCaptioner,
     records: Sequence[Record],
     *,
-    grids: FeatureCache | None = None,
+    features: FeatureCache | None = None,
     batch_size: int = 32,
-    **search: Any,
+    **generation: Any,
 ) -> list[Caption]:
-    """The best caption of each record, from cached grids where they are given; `search` as in `caption`."""
-    search["num_return_sequences"] = 1
-    if grids is None:
-        return captioner.caption([record.path for record in records], batch_size=batch_size, **search)
+    """The best caption of each record, from cached features where they are given; `generation` as in `caption`."""
+    generation["num_return_sequences"] = 1
+    if features is None:
+        return captioner.caption([record.path for record in records], batch_size=batch_size, **generation)
     found: list[Caption] = []
-    settings = captioner.prepare_generation_config(search)
-    device = captioner.decoder.embedding.weight.device
+    generation_config = captioner.prepare_generation_config(generation)
     height, width = captioner.encoder.height, captioner.encoder.width
     for start in range(0, len(records), batch_size):
         chunk = range(start, min(start + batch_size, len(records)))
-        values = torch.stack([grids[index] for index in chunk]).float().to(device)
-        found += captioner.caption_features(FeatureMap(values, height, width), settings)
+        values = torch.stack([features[index] for index in chunk]).float().to(captioner.device)
+        found += captioner.caption_features(FeatureMap(values, height, width), generation_config)
     return found
 
 
@@ -65,7 +66,7 @@ def score(captions: Sequence[str], records: Sequence[Record], *, meteor: bool = 
 
 
 def describe(captions: Sequence[str]) -> dict[str, float]:
-    """What the metrics do not see: variety, length, unfinished sentences, repeated phrases."""
+    """Statistics beside the metrics: variety, length, unfinished sentences, repeated phrases."""
     words = [caption.split() for caption in captions]
     return {
         "different captions": len(set(captions)),
@@ -80,86 +81,110 @@ def _repeats(words: Sequence[str]) -> bool:
     return bool(phrases) and max(phrases.values()) > 1
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.evaluate", description=__doc__)
-    parser.add_argument("--data", nargs=1, required=True, help="images and captions; see train/data.py")
-    parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
-    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
-    parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
-    parser.add_argument("--dataset", help="what the card calls the data; without it, the name of its folder or file")
-    parser.add_argument("--limit", type=int, help="only the first so many images (CIDEr then means less)")
-    parser.add_argument("--save", type=Path, help="write every caption to this JSON file")
-    parser.add_argument(
-        "--write-results", action="store_true", help="put the scores into the checkpoint's config and card"
-    )
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    add_generation_flags(parser)
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(arguments)
-    options.generation = generation_options(options)
-    options.command = f"python -m hf_captioner.training.evaluate {shlex.join(arguments)}"
-    try:
-        return run(options)
-    except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
 def run(options: argparse.Namespace) -> int:
-    """Evaluate as the options of `hf-captioner evaluate` say; `options.generation` holds the fields of GenerationConfig
-    that were given. Raises CaptionerError or OSError."""
-    data = Path(options.data[0])
-    folder = Path(options.model) if options.model else bundled_checkpoint()
-    if options.write_results and not folder.is_dir():
-        raise CheckpointError(f"--write-results needs a local checkpoint folder; {folder} is none.")
-    search, rounded_down = options.generation, options.dtype not in ("auto", "float32")
-    if options.write_results and (search or options.limit or rounded_down):
-        given = ", ".join([*search, *["limit"] * bool(options.limit), *["dtype"] * rounded_down])
-        raise ConfigError(
-            f"--write-results measures the whole split under the checkpoint's own search; leave out {given}."
-        )
+    """`hf-captioner evaluate`; `options.generation` holds the generation fields that were given. Returns 0.
+
+    Raises CaptionerError or OSError for what a user can cause.
+    """
+    log_to_stderr()
+    data, folder = single_data_set("evaluate", options.data), None
+    if options.write_results:
+        folder = checkpoint_folder(options.model)
+        _require_own_settings(options)
     records = load_split(data, options.split, split_file=options.splits, model=options.model)[: options.limit]
     captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    generation = {**options.generation, "num_return_sequences": 1}
     began = time.perf_counter()
-    paths = tqdm([record.path for record in records], unit="image", dynamic_ncols=True)
-    captions = []
-    for result in captioner.stream(paths, batch_size=options.batch_size, **search, num_return_sequences=1):
-        if isinstance(result, ImageError):
-            raise result
-        captions.append(str(result))
+    captions = _captions(captioner, records, options.batch_size, generation)
     seconds = (time.perf_counter() - began) / len(records)
     scores = score(captions, records)
-    used = captioner.prepare_generation_config({**search, "num_return_sequences": 1})
-    _print_table(scores, captions, seconds, used, options.command)
+    command = _command(data, options)
+    _print_table(scores, captions, seconds, captioner.prepare_generation_config(generation), command)
     if not has_java():
-        print(NO_JAVA, file=sys.stderr)
-    if options.write_results:
+        logger.warning(NO_JAVA)
+    if folder is not None:
         rounded = {name: round(value, 6) for name, value in scores.items()}
-        dataset = options.dataset or data.resolve().stem
-        scores_of = Scores(dataset, options.split, rounded, tokenization(), options.command, len(records))
+        dataset = options.dataset or Path(data).resolve().stem
+        scores_of = Scores(dataset, options.split, rounded, tokenization(), command, len(records))
         update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
     if options.save:
         rows = [
             {"image": record.path.name, "caption": caption, "references": record.captions}
             for record, caption in zip(records, captions, strict=True)
         ]
-        options.save.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(options.save, json.dumps(rows, indent=1, ensure_ascii=False))
     return 0
 
 
+def _captions(
+    captioner: ImageCaptioner, records: Sequence[Record], batch_size: int, generation: dict[str, Any]
+) -> list[str]:
+    paths, captions = [record.path for record in records], []
+    with contextlib.closing(captioner.stream(paths, batch_size=batch_size, **generation)) as results:
+        for result in tqdm(results, total=len(paths), unit="image", dynamic_ncols=True):
+            if isinstance(result, ImageError):
+                raise result
+            captions.append(result.text)
+    return captions
+
+
+def _require_own_settings(options: argparse.Namespace) -> None:
+    """Raise ConfigError unless the scores will be those of the checkpoint as it is."""
+    given = [*options.generation, *(["limit"] if options.limit else [])]
+    given += ["dtype"] if options.dtype not in ("auto", "float32") else []
+    if given:
+        raise ConfigError(
+            "--write-results measures the whole split in float32 under the checkpoint's own generation settings; "
+            f"leave out {', '.join(given)}."
+        )
+
+
+def _command(data: str, options: argparse.Namespace) -> str:
+    """The command line that repeats the measurement."""
+    words = ["hf-captioner", "evaluate", data]
+    for name in ("model", "split", "splits", "dataset", "limit", "dtype"):
+        value = getattr(options, name)
+        if value not in (None, "auto") and (name, value) != ("split", "validation"):
+            words += [f"--{name}", str(value)]
+    for name, value in options.generation.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [word for one in (value if isinstance(value, tuple) else [value]) for word in (flag, str(one))]
+    return shlex.join([*words, *(["--write-results"] if options.write_results else [])])
+
+
 def _print_table(
-    scores: dict[str, float], captions: Sequence[str], seconds: float, search: GenerationConfig, command: str
+    scores: dict[str, float], captions: Sequence[str], seconds: float, generation: GenerationConfig, command: str
 ) -> None:
     print(f"| {' | '.join(scores)} |\n|{'---|' * len(scores)}")
     print(f"| {' | '.join(f'{100 * value:.1f}' for value in scores.values())} |\n")
     print(f"images: {len(captions)}; tokenisation: {tokenization()}; {1000 * seconds:.0f} ms an image")
-    ngram = search.no_repeat_ngram_size
-    print(f"beams {search.num_beams}, length penalty {search.length_penalty}, no repeated {ngram}-gram")
+    settings = ("num_beams", "length_penalty", "no_repeat_ngram_size")
+    print(", ".join(f"{name} {getattr(generation, name)}" for name in settings))
     for name, value in describe(captions).items():
         print(f"{name}: {value:.4g}")
     print(f"command: {command}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.evaluate", description=__doc__)
+    parser.add_argument("data", nargs="+", metavar="DATA")
+    parser.add_argument("--model")
+    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
+    parser.add_argument("--splits", type=Path)
+    parser.add_argument("--dataset")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--save", type=Path)
+    parser.add_argument("--write-results", action="store_true")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    add_generation_flags(parser)
+    options = parser.parse_args(argv)
+    options.generation = generation_options(options)
+    return run_command(parser.prog, lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The frozen encoder's grids, computed once: memory-mapped float16 safetensors that can never be stale."""
+"""The frozen encoder's features, computed once: memory-mapped float16 safetensors that can never be stale."""
 
 import hashlib
 import json
@@ -18,42 +18,42 @@ from hf_captioner.images import ImageSource, read_pixels
 from hf_captioner.modeling.encoder import Encoder, FeatureMap
 
 SHARD = 1000
-"""CaptionDataset in one file of the cache."""
+"""Images in one file of the cache."""
 
 
 class FeatureCache:
-    """grids[i] -> (N, C) float16 of image i, read from disk through the page cache."""
+    """features[i] -> (N, C) float16 of image i, read from disk through the page cache."""
 
     def __init__(self, shards: Sequence[Path]) -> None:
         self._shards = [safe_open(shard, framework="pt").__enter__() for shard in shards]
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._shards[index // SHARD].get_slice("grids")[index % SHARD]
+        return self._shards[index // SHARD].get_slice("features")[index % SHARD]
 
 
 def cached_features(encoder: Encoder, config: CaptionerConfig, images: Sequence[Path], folder: Path) -> FeatureCache:
-    """The grids of the images, in their order; computed where the cache lacks them.
+    """The features of the images, in their order; computed where the cache lacks them.
 
     A shard's file name is a digest of everything it depends on: the encoder's kind, weights and precision, the
-    preprocessing, and each image's name, size and time of change. A change anywhere gives another name, so a
+    preprocessing, and each image's path, size and modification time. A change anywhere gives another name, so a
     stale shard is never read; a shard is written whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network = _digest_of_network(encoder, config)
     shards = []
-    for start in tqdm(range(0, len(images), SHARD), desc="grids", unit="shard", dynamic_ncols=True):
+    for start in tqdm(range(0, len(images), SHARD), desc="features", unit="shard", dynamic_ncols=True):
         chunk = images[start : start + SHARD]
         path = folder / f"{_digest(network, *(_fingerprint(image) for image in chunk))}.safetensors"
         if not path.exists():
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"grids": _features(encoder, config, chunk)}, unfinished)
+            save_file({"features": _features(encoder, config, chunk)}, unfinished)
             os.replace(unfinished, path)
         shards.append(path)
     return FeatureCache(shards)
 
 
 def encoded(captioner: ImageCaptioner, images: Sequence[ImageSource], batch: int = 50) -> Iterator[FeatureMap]:
-    """The images' grids as the captioner sees them, a batch at a time, with a bar on stderr."""
+    """The images' feature maps as the captioner sees them, a batch at a time, with a bar on stderr."""
     for start in tqdm(range(0, len(images), batch), desc="encode", unit="batch", dynamic_ncols=True):
         pixels = [read_pixels(image, captioner.config) for image in images[start : start + batch]]
         yield captioner.encode(torch.stack(pixels))
@@ -62,12 +62,12 @@ def encoded(captioner: ImageCaptioner, images: Sequence[ImageSource], batch: int
 @torch.inference_mode()
 def _features(encoder: Encoder, config: CaptionerConfig, images: Sequence[Path], batch: int = 25) -> Tensor:
     device = next(encoder.parameters()).device
-    grids = []
+    features = []
     for start in range(0, len(images), batch):
         pixels = torch.stack([read_pixels(path, config) for path in images[start : start + batch]])
         pixels = pixels.to(device, memory_format=torch.channels_last)
-        grids.append(encoder(pixels).values.float().cpu())
-    return torch.cat(grids).half()
+        features.append(encoder(pixels).values.float().cpu())
+    return torch.cat(features).half()
 
 
 def _digest_of_network(encoder: Encoder, config: CaptionerConfig) -> str:

@@ -36,19 +36,19 @@ class CrossEntropy(nn.Module):
         self.encoder, self.decoder, self.label_smoothing = captioner.encoder, captioner.decoder, label_smoothing
 
     def forward(self, batch: Batch) -> LossOutput:
-        loss = self.of(self.grid(batch), batch)
+        loss = self.loss(self.feature_map(batch), batch)
         return LossOutput(loss, loss.detach(), batch.lengths.sum())
 
-    def grid(self, batch: Batch) -> FeatureMap:
-        """The batch's grids, computed where it holds pixels."""
+    def feature_map(self, batch: Batch) -> FeatureMap:
+        """The batch's feature map, computed where it holds pixels."""
         values = batch.images
         if values.dim() == 4:
             values = self.encoder(values.contiguous(memory_format=torch.channels_last)).values
         return FeatureMap(values, self.encoder.height, self.encoder.width)
 
-    def of(self, grid: FeatureMap, batch: Batch) -> Tensor:
+    def loss(self, features: FeatureMap, batch: Batch) -> Tensor:
         """The loss, summed over the batch's words."""
-        logits, _ = self.decoder.teacher_forced(grid, batch.words, batch.lengths)
+        logits, _ = self.decoder.teacher_forced(features, batch.words, batch.lengths)
         wanted = pack_padded_sequence(batch.targets, batch.lengths, batch_first=True, enforce_sorted=False).data
         return F.cross_entropy(logits.data.float(), wanted, label_smoothing=self.label_smoothing, reduction="sum")
 
@@ -59,7 +59,7 @@ class SelfCritical(nn.Module):
     loss = -sum over sampled captions of (r - b) log p(caption), r its reward, b the mean reward of the image's
     other samples (Luo 2020), plus `xe_weight` times the cross-entropy of the true captions, both a caption.
     p is the model's distribution at `temperature`, both where captions are drawn and where they are learned: a
-    label-smoothed model at temperature 1 draws a stray word in most captions.
+    label-smoothed model at temperature 1 samples a stray word in most captions.
     """
 
     def __init__(
@@ -77,42 +77,42 @@ class SelfCritical(nn.Module):
         self.samples, self.max_length, self.xe_weight, self.temperature = samples, max_length, xe_weight, temperature
 
     def forward(self, batch: Batch) -> LossOutput:
-        decoder, grid = self.cross_entropy.decoder, self.cross_entropy.grid(batch)
-        captions = self._sample(grid)
+        decoder, features = self.cross_entropy.decoder, self.cross_entropy.feature_map(batch)
+        captions = self._sample(features)
         owners = batch.indices.repeat_interleave(self.samples).tolist()
         rewards = torch.tensor([self.reward(owner, ids) for owner, ids in zip(owners, captions, strict=True)])
-        rewards = rewards.to(grid.values.device).view(-1, self.samples)
+        rewards = rewards.to(features.values.device).view(-1, self.samples)
         others = (rewards.sum(1, keepdim=True) - rewards) / (self.samples - 1)
         words, targets, lengths = padded(captions)
-        logits, _ = decoder.teacher_forced(grid, words.to(rewards.device), lengths)
+        logits, _ = decoder.teacher_forced(features, words.to(rewards.device), lengths)
         advantages = (rewards - others).view(-1, 1).expand(targets.shape)
-        chosen, worth = (
+        chosen, advantage = (
             pack_padded_sequence(part, lengths, batch_first=True, enforce_sorted=False).data
             for part in (targets.to(rewards.device), advantages)
         )
-        loss = (worth * F.cross_entropy(logits.data.float() / self.temperature, chosen, reduction="none")).sum()
+        loss = (advantage * F.cross_entropy(logits.data.float() / self.temperature, chosen, reduction="none")).sum()
         if self.xe_weight:
             share = rewards.numel() / len(batch.lengths)
-            loss = loss + self.xe_weight * share * self.cross_entropy.of(grid, batch)
+            loss = loss + self.xe_weight * share * self.cross_entropy.loss(features, batch)
         return LossOutput(loss, -rewards.sum(), torch.tensor(rewards.numel(), device=rewards.device))
 
     @torch.no_grad()
-    def _sample(self, grid: FeatureMap) -> list[list[int]]:
+    def _sample(self, features: FeatureMap) -> list[list[int]]:
         """`samples` captions an image, drawn from the model without dropout; each ends with the end token
         unless it was cut at `max_length` words."""
         decoder, end = self.cross_entropy.decoder, CaptionTokenizer.end_id
         was_training = decoder.training
         decoder.eval()
-        state = decoder.start(FeatureMap(grid.values.detach(), grid.height, grid.width))
-        rows = torch.arange(len(grid.values), device=grid.values.device).repeat_interleave(self.samples)
+        state = decoder.start(FeatureMap(features.values.detach(), features.height, features.width))
+        rows = torch.arange(len(features.values), device=features.values.device).repeat_interleave(self.samples)
         state, words = state.select(rows), torch.full_like(rows, CaptionTokenizer.start_id)
         drawn = []
-        never = [CaptionTokenizer.pad_id, CaptionTokenizer.start_id, CaptionTokenizer.unknown_id]
+        banned = [CaptionTokenizer.pad_id, CaptionTokenizer.start_id, CaptionTokenizer.unknown_id]
         ended = torch.zeros_like(rows, dtype=torch.bool)
         for _ in range(self.max_length + 1):
             step = decoder.step(words, state)
             probabilities = (step.log_probs / self.temperature).softmax(-1)
-            probabilities[:, never] = 0
+            probabilities[:, banned] = 0
             words, state = torch.multinomial(probabilities, 1).squeeze(1), step.state
             drawn.append(words)
             ended |= words == end

@@ -21,12 +21,12 @@ class Stage(ValidatedConfig):
     """Peak rate of the decoder; warmed up linearly, then a cosine down to `final_lr_ratio` times it."""
     final_lr_ratio: float = 0.0
     unfreeze_from: str | None = None
-    """First trainable module of the encoder (`layer2`); None keeps it frozen and trains on cached grids."""
+    """First trainable module of the encoder (`layer2`); None keeps it frozen and trains on cached features."""
     encoder_learning_rate: float = 0.0
     augment: bool = False
     """Random resized crops, changes of colour, a flip where no caption names a side (needs the images)."""
     captions: int = 5
-    """Captions drawn for each image in each epoch."""
+    """Captions of each image that an epoch trains on, chosen at random."""
     warmup: int = 100
     """Steps."""
     objective: str = "cross_entropy"
@@ -34,7 +34,7 @@ class Stage(ValidatedConfig):
     samples: int = 5
     """Captions sampled for each image (`self_critical`)."""
     temperature: float = 1.0
-    """At which they are drawn and learned (`self_critical`)."""
+    """Sampling temperature, also of the loss (`self_critical`)."""
     bleu: float = 0.0
     """Weight of BLEU-4 beside CIDEr-D in the reward (`self_critical`)."""
     xe_weight: float = 0.0
@@ -56,7 +56,7 @@ class Stage(ValidatedConfig):
 
     @property
     def reads_pixels(self) -> bool:
-        """Whether the images themselves are needed, not only their cached grids."""
+        """Whether the images themselves are needed, not only their cached features."""
         return self.unfreeze_from is not None or self.augment
 
 
@@ -72,7 +72,7 @@ class Recipe(ValidatedConfig):
     min_count: int = 4
     """A word enters the vocabulary when the training captions hold it at least this often."""
     batch_size: int = 50
-    """CaptionDataset a step, over all processes."""
+    """Images of a step, over all processes."""
     label_smoothing: float = 0.1
     weight_decay: float = 0.01
     clip_norm: float = 5.0

@@ -1,10 +1,11 @@
-"""Look at what a captioner says.
+"""Look at a captioner's captions.
 
-`python -m hf_captioner.training.report --data DIR --out report.html [--model ID] [--each N]`
+`python -m hf_captioner.training.report --data DATA --out report.html [--model ID] [--each N] [--write]`
 
 One HTML file with the best, the worst and random validation captions by their own CIDEr: the image with its heatmaps,
 the caption with its confidence, and what people wrote. It holds images of the data set, whose terms apply to it.
-What the captioner says too often, too seldom and never is printed (see `train/habits.py`).
+The words that the captioner says too often or too seldom are printed (`bias_report.py`); --write stores them in the
+checkpoint's evaluation.json and card.
 """
 
 import argparse
@@ -14,21 +15,23 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jinja2
 
+from hf_captioner.atomic import write_text
 from hf_captioner.caption import Caption
-from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError
-from hf_captioner.training.bias_report import bias_report
+from hf_captioner.hub.card import update_evaluation
+from hf_captioner.training.bias_report import bias_report, to_markdown
+from hf_captioner.training.command import checkpoint_folder, command_parser, load_captioner, run_command
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.metrics import cider_of_each
 
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<title>What the captioner says</title>
+<title>Captions of {{ model }}</title>
 <style>
 body { font: 16px/1.4 system-ui, sans-serif; max-width: 1060px; margin: 2em auto; padding: 0 1em }
 figure { margin: 0 0 2.5em } img { max-width: 100% } li { color: #555 }
@@ -70,34 +73,33 @@ class Example:
 def report(captions: Sequence[Caption], records: Sequence[Record], model: str, each: int) -> str:
     """The page as HTML: `each` examples of the best, the worst and random captions."""
     ciders = cider_of_each([caption.text for caption in captions], [record.captions for record in records])
-    found = [Example(r, c, 100 * cider) for r, c, cider in zip(records, captions, ciders, strict=True)]
-    ranked = sorted(found, key=lambda example: example.cider, reverse=True)
-    drawn = random.Random(1).sample(found, min(each, len(found)))
-    groups = [("Random", drawn), ("Worst", ranked[: -each - 1 : -1]), ("Best", ranked[:each])]
+    examples = [Example(r, c, 100 * cider) for r, c, cider in zip(records, captions, ciders, strict=True)]
+    ranked = sorted(examples, key=lambda example: example.cider, reverse=True)
+    sample = random.Random(1).sample(examples, min(each, len(examples)))
+    groups = [("Random", sample), ("Worst", ranked[: -each - 1 : -1]), ("Best", ranked[:each])]
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
-    return page.render(model=model, count=len(found), mean=100 * sum(ciders) / len(ciders), groups=groups)
+    return page.render(model=model, count=len(examples), mean=100 * sum(ciders) / len(ciders), groups=groups)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.report", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
+    parser = command_parser("report", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
-    parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
-    parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--each", type=int, default=20, help="how many of the best, the worst and random captions")
+    parser.add_argument("--write", action="store_true", help="store the word counts in the checkpoint")
     options = parser.parse_args(argv)
-    try:
-        records = load_split(options.data, "validation", split_file=options.splits, model=options.model)
-        captioner = ImageCaptioner.from_pretrained(options.model)
-        captions = captioner.caption([record.path for record in records], num_return_sequences=1, progress=True)
-        page = report(captions, records, options.model or "the bundled checkpoint", options.each)
-        options.out.write_text(page, encoding="utf-8")
-    except (CheckpointError, ConfigError, DataError, ImageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(bias_report([caption.text for caption in captions], [record.captions for record in records]))
-    print(options.out)
-    return 0
+    return run_command(parser.prog, partial(_run, options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    folder = checkpoint_folder(options.model) if options.write else None
+    records = load_split(options.data, "validation", split_file=options.splits, model=options.model)
+    captioner = load_captioner(options)
+    captions = captioner.caption([record.path for record in records], num_return_sequences=1, progress=True)
+    write_text(options.out, report(captions, records, options.model or "the bundled checkpoint", options.each))
+    habits = bias_report([caption.text for caption in captions], [record.captions for record in records])
+    print(f"{to_markdown(habits)}\n\n{options.out}")
+    if folder is not None:
+        update_evaluation(folder, habits=habits)
 
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ class Trainer:
         *,
         backbone: str | None = None,
         init: str | None = None,
-        grids: Path | None = None,
+        features: Path | None = None,
         dataset: str = "",
         device: str = "auto",
     ) -> None:
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
-        self.grids = grids or out / "grids"
+        self.features = features or out / "features"
         self.train = [record for record in records if record.split == "train"]
         self.validation = [record for record in records if record.split == "validation"]
         if not self.train or not self.validation:
@@ -144,17 +144,17 @@ class Trainer:
     def _run_stage(self, stage: Stage) -> None:
         self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
         self.captioner.encoder.unfreeze_from(stage.unfreeze_from)
-        grids = None if stage.reads_pixels else self.cached(self.train)
+        features = None if stage.reads_pixels else self.cached(self.train)
         validation_features = None if stage.unfreeze_from else self.cached(self.validation)
         average = self._average()
-        images = CaptionDataset(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, grids)
-        model, optimizer = self.accelerator.prepare(self._objective(stage, images), self._optimizer(stage))
+        dataset = CaptionDataset(self.train, self.tokenizer, self.captioner.config, stage, self.recipe.seed, features)
+        model, optimizer = self.accelerator.prepare(self._objective(stage, dataset), self._optimizer(stage))
         self.loaded = LoadedState(self.progress, {}, {})
         optimizer_state = OptimizerState(optimizer, average)
         process = self.accelerator.process_index, self.accelerator.num_processes
-        order = EpochOrder(len(images), self.recipe.batch_size, self.recipe.seed, *process)
+        order = EpochOrder(len(dataset), self.recipe.batch_size, self.recipe.seed, *process)
         while self.progress.epoch < stage.epochs and self.progress.epochs_without_improvement < self.recipe.patience:
-            self._run_epoch(stage, model, optimizer_state, images, order)
+            self._run_epoch(stage, model, optimizer_state, dataset, order)
             self._validate(stage, cast(ImageCaptioner, average.module), validation_features)
             self._save(optimizer_state)
 
@@ -163,7 +163,7 @@ class Trainer:
         stage: Stage,
         model: nn.Module,
         optimizer_state: OptimizerState,
-        images: CaptionDataset,
+        dataset: CaptionDataset,
         order: EpochOrder,
     ) -> None:
         at = self.progress
@@ -171,7 +171,7 @@ class Trainer:
         model.train()
         self.captioner.encoder.eval()
         batches = tqdm(
-            loader(images, order, self.recipe),
+            loader(dataset, order, self.recipe),
             desc=f"stage {at.stage + 1} epoch {at.epoch + 1}/{stage.epochs}",
             initial=at.step,
             total=len(order),
@@ -219,7 +219,7 @@ class Trainer:
         at = self.progress
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
-            captions = caption_records(captioner.eval(), self.validation, grids=validation_features)
+            captions = caption_records(captioner.eval(), self.validation, features=validation_features)
             found = [score([caption.text for caption in captions], self.validation, meteor=False)]
         scores: dict[str, float] = broadcast_object_list(found)[0]  # every process must take the same decisions
         cider = scores["CIDEr"]
@@ -259,11 +259,11 @@ class Trainer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.loaded.optimizer})
         return optimizer
 
-    def _objective(self, stage: Stage, images: CaptionDataset) -> nn.Module:
+    def _objective(self, stage: Stage, dataset: CaptionDataset) -> nn.Module:
         cross_entropy = CrossEntropy(self.captioner, label_smoothing=self.recipe.label_smoothing)
         if stage.objective == "cross_entropy":
             return cross_entropy
-        references = [[[*ids, self.tokenizer.end_id] for ids in group] for group in images.ids]
+        references = [[[*ids, self.tokenizer.end_id] for ids in group] for group in dataset.ids]
         cider, bleu = CiderD(references), Bleu4(references)
 
         def reward(image: int, ids: Sequence[int]) -> float:
@@ -291,7 +291,7 @@ class Trainer:
         self.captioner.encoder.eval()
         with self.accelerator.autocast(), self.accelerator.main_process_first():
             paths = [record.path for record in records]
-            return cached_features(self.captioner.encoder, self.captioner.config, paths, self.grids)
+            return cached_features(self.captioner.encoder, self.captioner.config, paths, self.features)
 
     def _save(self, optimizer_state: OptimizerState | None) -> None:
         if self.accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""A confidence that means what it says: calibrated, low for strange images, and kept with the checkpoint."""
+"""A confidence that means what it says: calibrated, low for OOD images, and kept with the checkpoint."""
 
 import dataclasses
 import math
@@ -12,7 +12,14 @@ from hf_captioner import ImageCaptioner
 from hf_captioner.config import ConfidenceConfig
 from hf_captioner.images import open_image, preprocess
 from hf_captioner.modeling.confidence import Confidence, residual
-from hf_captioner.training.calibrate import area_under_roc, calibration_error, fit, main, reliability, unlike_images
+from hf_captioner.training.calibrate import (
+    area_under_roc,
+    calibration_error,
+    fit_confidence,
+    main,
+    ood_images,
+    reliability,
+)
 from tests.conftest import generated, write_table
 
 FITTED = ConfidenceConfig(intercept=-1.0, slope=4.0, ood_threshold=5.0, ood_temperature=0.5)
@@ -28,7 +35,7 @@ def test_the_confidence_rises_with_the_words_and_falls_with_the_distance() -> No
     assert confidence(1e9, [-0.1]) == confidence(1e9, [-1e9]) == 0
 
 
-def test_what_lies_along_the_familiar_directions_is_no_distance() -> None:
+def test_what_lies_along_the_principal_directions_is_no_distance() -> None:
     center, directions = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([[1.0, 0.0, 0.0]])
     means = torch.tensor([[9.0, 1.0, 1.0], [-5.0, 4.0, 5.0]])
     assert residual(means, center, directions).tolist() == pytest.approx([0, 5])
@@ -38,15 +45,15 @@ def test_the_fit_finds_the_chances_that_drew_the_data() -> None:
     torch.manual_seed(0)
     probabilities, distances = torch.rand(20000), torch.rand(20000) * 0.1
     chances = torch.sigmoid(4 * probabilities.square() - 2)
-    good = (torch.rand(20000) < chances).float()
-    fitted = fit(probabilities, distances, good)
+    correct = (torch.rand(20000) < chances).float()
+    fitted = fit_confidence(probabilities, distances, correct)
     assert (fitted.intercept, fitted.slope) == (pytest.approx(-2, abs=0.3), pytest.approx(4, abs=0.3))
     assert 0.09 < fitted.ood_threshold < 0.1 and fitted.ood_temperature > 0
-    assert calibration_error(reliability(chances, good)) < 0.02
-    assert calibration_error(reliability(chances**3, good)) > 0.1
+    assert calibration_error(reliability(chances, correct)) < 0.02
+    assert calibration_error(reliability(chances**3, correct)) > 0.1
 
 
-def test_the_area_under_the_curve_counts_draws_half() -> None:
+def test_the_area_under_the_curve_counts_ties_half() -> None:
     assert area_under_roc(torch.tensor([2.0, 3.0]), torch.tensor([1.0])) == 1
     assert area_under_roc(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0])) == 0.5
 
@@ -71,8 +78,8 @@ def test_the_command_calibrates_a_checkpoint_and_captions_carry_it(
     log_probs = [math.log(word.probability) for word in caption.words]
     assert captioner.confidence is not None
     with torch.inference_mode():
-        grid = captioner.encode(preprocess(open_image(tmp_path / "0.png"), captioner.config)[None])
-        distance = float(captioner.confidence.distance(captioner.decoder.start(grid).features.mean()))
+        features = captioner.encode(preprocess(open_image(tmp_path / "0.png"), captioner.config)[None])
+        distance = float(captioner.confidence.distance(captioner.decoder.start(features).features.mean()))
     assert caption.confidence == pytest.approx(captioner.confidence(distance, log_probs), abs=1e-6)
     assert 0 < caption.confidence < 1 and caption.to_dict()["confidence"] == caption.confidence
 
@@ -89,15 +96,15 @@ def test_a_calibrated_captioner_survives_saving_bit_for_bit(tiny_captioner: Imag
     }
 
 
-def test_images_unlike_the_data_are_a_folder_or_many_kinds(tmp_path: Path) -> None:
-    assert len(unlike_images(None)) > 30
+def test_ood_images_are_a_folder_or_many_kinds(tmp_path: Path) -> None:
+    assert len(ood_images(None)) > 30
     generated(0).save(tmp_path / "a.png")
-    assert unlike_images(tmp_path) == [tmp_path / "a.png"]
+    assert ood_images(tmp_path) == [tmp_path / "a.png"]
 
 
 def test_an_empty_folder_is_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "none").mkdir()
     table = write_table(tmp_path, ["train", "validation"])
-    flags = ["--data", str(table), "--model", str(checkpoint), "--unlike", str(tmp_path / "none")]
+    flags = ["--data", str(table), "--model", str(checkpoint), "--ood", str(tmp_path / "none")]
     assert main(flags) == 1
     assert "holds no images" in capsys.readouterr().err

@@ -24,7 +24,7 @@ def test_the_same_draw_gives_the_same_image_of_the_same_size(image: Image.Image)
     assert not np.array_equal(np.asarray(first), np.asarray(other))
 
 
-def test_a_image_is_flipped_only_where_it_may_be(image: Image.Image) -> None:
+def test_an_image_is_flipped_only_where_it_may_be(image: Image.Image) -> None:
     def is_flipped(seed: int, may_flip: bool) -> bool:
         pixels = np.asarray(augment(image, random.Random(seed), may_flip=may_flip))
         return bool(pixels[:, :5, 2].mean() > pixels[:, :5, 0].mean())

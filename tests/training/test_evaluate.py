@@ -31,7 +31,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     data: Path, own_checkpoint: Path, tmp_path: Path
 ) -> None:
     saved = tmp_path / "captions.json"
-    flags = f"--data {data} --model {own_checkpoint} --save {saved} --write-results".split()
+    flags = f"{data} --model {own_checkpoint} --save {saved} --write-results".split()
     done = subprocess.run(
         [sys.executable, "-m", "hf_captioner.training.evaluate", *flags],
         capture_output=True,
@@ -39,40 +39,49 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "images: 4;" in done.stdout and "beams 3" in done.stdout and "different captions: " in done.stdout
+    assert "images: 4;" in done.stdout and "num_beams 3" in done.stdout and "different captions: " in done.stdout
     names, values = (line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| "))
     assert [row["image"] for row in json.loads(saved.read_text())] == ["0.png", "1.png", "2.png", "3.png"]
     (found,) = ImageCaptioner.from_pretrained(own_checkpoint).evaluation.scores
     assert (found.dataset, found.split, found.images) == (data.name, "validation", 4)
     assert [100 * score for score in found.metrics.values()] == pytest.approx(list(map(float, values)), abs=0.06)
     assert list(found.metrics) == names
-    assert found.command == f"python -m hf_captioner.training.evaluate {' '.join(flags)}"
+    assert found.command == f"hf-captioner evaluate {data} --model {own_checkpoint} --write-results"
     card = ModelCard.load(own_checkpoint / "README.md")
     assert {result.metric_name for result in card.data.eval_results} == set(names)
     assert f"{data.name}, validation split" in card.text
 
 
 @pytest.mark.parametrize(
-    ("flags", "complaint"),
+    ("flags", "code", "complaint"),
     [
-        (["--split", "train"], "has no train split"),
-        (["--model", "./gone"], "There is no folder ./gone"),
-        (["--data", "./nowhere"], "nowhere does not exist"),
-        (["--num-beams", "0"], "num_beams is 0; expected at least 1"),
-        (
-            ["--num-beams", "2", "--limit", "3", "--write-results"],
-            "checkpoint's own search; leave out num_beams, limit",
-        ),
+        (["--split", "train"], 1, "has no train split"),
+        (["--model", "./gone"], 1, "There is no folder ./gone"),
+        (["--num-beams", "0"], 2, "num_beams is 0; expected at least 1"),
+        (["--device", "abacus"], 2, "device is 'abacus'"),
+        (["--num-beams", "2", "--limit", "3", "--write-results"], 2, "leave out num_beams, limit"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(
-    data: Path, checkpoint: Path, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    data: Path, checkpoint: Path, flags: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--data", str(data), "--model", str(checkpoint), *flags]) == 1
+    assert main([str(data), "--model", str(checkpoint), *flags]) == code
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("places", "code", "complaint"),
+    [(["./nowhere"], 1, "nowhere does not exist"), (["a", "b"], 2, "evaluate takes one data set; found 2 (a, b)")],
+)
+def test_data_that_cannot_be_used_is_one_sentence(
+    checkpoint: Path, places: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*places, "--model", str(checkpoint)]) == code
     assert complaint in capsys.readouterr().err
 
 
-def test_what_the_metrics_do_not_see_is_counted() -> None:
+def test_captions_are_described_beside_the_metrics() -> None:
     found = describe(["a dog on a", "a man in a red shirt in a red shirt", "a dog runs", "a dog runs"])
     assert found["different captions"] == 3
     assert found["end in an article or preposition"] == 1

@@ -1,4 +1,4 @@
-"""Cached grids are the encoder's own, and never those of something that has changed since."""
+"""Cached features are the encoder's own, and never those of something that has changed since."""
 
 import os
 from pathlib import Path
@@ -21,11 +21,11 @@ def test_the_cache_holds_what_the_encoder_gives(
     tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path
 ) -> None:
     encoder, config = tiny_captioner.encoder.eval(), tiny_captioner.config
-    grids = cached_features(encoder, config, image_paths, tmp_path / "grids")
+    features = cached_features(encoder, config, image_paths, tmp_path / "features")
     with torch.inference_mode():
         pixels = torch.stack([preprocess(open_image(path), config) for path in image_paths])
         expected = encoder(pixels).values
-    found = torch.stack([grids[index] for index in range(len(image_paths))])
+    found = torch.stack([features[index] for index in range(len(image_paths))])
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), expected, atol=1e-2, rtol=1e-2)
 
@@ -33,7 +33,7 @@ def test_the_cache_holds_what_the_encoder_gives(
 def test_a_second_reading_computes_nothing(
     tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path
 ) -> None:
-    encoder, config, folder = tiny_captioner.encoder.eval(), tiny_captioner.config, tmp_path / "grids"
+    encoder, config, folder = tiny_captioner.encoder.eval(), tiny_captioner.config, tmp_path / "features"
     cached_features(encoder, config, image_paths, folder)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     cached_features(encoder, config, image_paths, folder)
@@ -44,7 +44,7 @@ def test_a_second_reading_computes_nothing(
 def test_a_stale_cache_is_never_used(
     tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path, change: str
 ) -> None:
-    encoder, config, folder = tiny_captioner.encoder.eval(), tiny_captioner.config, tmp_path / "grids"
+    encoder, config, folder = tiny_captioner.encoder.eval(), tiny_captioner.config, tmp_path / "features"
     first = cached_features(encoder, config, image_paths, folder)[0]
     before = shards(folder)
     if change == "an image":
@@ -68,5 +68,5 @@ def test_a_bad_image_stops_it_and_leaves_no_half_file(
 ) -> None:
     image_paths[2].write_text("no image")
     with pytest.raises(ImageError, match=r"2\.png"):
-        cached_features(tiny_captioner.encoder, tiny_captioner.config, image_paths, tmp_path / "grids")
-    assert shards(tmp_path / "grids") == set()
+        cached_features(tiny_captioner.encoder, tiny_captioner.config, image_paths, tmp_path / "features")
+    assert shards(tmp_path / "features") == set()

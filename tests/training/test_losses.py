@@ -32,8 +32,8 @@ def test_a_sample_ends_with_the_end_token_or_is_cut(objective: SelfCritical, tin
 def test_training_on_the_reward_raises_it(objective: SelfCritical, tiny_captioner: ImageCaptioner) -> None:
     words = tiny_captioner.tokenizer
     pixels = torch.stack([preprocess(generated(i), tiny_captioner.config) for i in range(4)])
-    grids = tiny_captioner.encode(pixels).values.clone()
-    batch = collate([(i, grids[i], [words.encode(SENTENCES[i])]) for i in range(4)])
+    features = tiny_captioner.encode(pixels).values.clone()
+    batch = collate([(i, features[i], [words.encode(SENTENCES[i])]) for i in range(4)])
     optimizer = torch.optim.AdamW(tiny_captioner.decoder.parameters(), lr=5e-3)
     torch.manual_seed(0)
     rewards = []

@@ -1,4 +1,4 @@
-"""The occlusion test hides what it says it hides, and tells a captioner that looks from one that does not."""
+"""The occlusion test occludes what it says it occludes, and tells a captioner that looks from one that does not."""
 
 import shutil
 from pathlib import Path
@@ -11,14 +11,14 @@ from hf_captioner import Caption, ImageCaptioner, Word
 from hf_captioner.hub.card import is_generated
 from hf_captioner.hub.evaluation import OCCLUDED_REGIONS
 from hf_captioner.training.data import Record
-from hf_captioner.training.occlusion import _hidden_cells, main, measure_occlusion
+from hf_captioner.training.occlusion import _occluded_cells, main, measure_occlusion
 from tests.conftest import SENTENCES, write_table
 
 
-def test_a_fifth_is_hidden_the_most_attended_and_the_least() -> None:
+def test_a_fifth_is_occluded_the_most_attended_and_the_least() -> None:
     attention = np.arange(100, dtype=np.float32).reshape(10, 10)
     caption = Caption("dog", (Word("dog", 1.0, attention / attention.sum(), ()),), 0.0)
-    most, chance, least = _hidden_cells(caption, 0, torch.Generator().manual_seed(0))
+    most, chance, least = _occluded_cells(caption, 0, torch.Generator().manual_seed(0))
     assert most.nonzero().flatten().tolist() == list(range(80, 100))
     assert least.nonzero().flatten().tolist() == list(range(20))
     assert chance.sum() == 20 and not torch.equal(chance, most)
@@ -38,19 +38,19 @@ def test_where_nothing_is_looked_at_nothing_falls(tiny_captioner: ImageCaptioner
         assert blind[name].changed == 0 and "| 0.0 | 0.0 |" in blind[name].row(name)
 
 
-def test_the_command_prints_a_row_for_each_way_of_hiding(
+def test_the_command_prints_a_row_for_each_region(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--data", str(write_table(tmp_path, ["validation"] * 3)), "--model", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
     assert all(f"| {name} | 0." in printed for name in OCCLUDED_REGIONS)
-    assert "Of the mean image it says: " in printed
+    assert "The caption of the mean image: " in printed
 
 
 def test_the_figures_go_into_the_card(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
     flags = ["--data", str(write_table(tmp_path, ["validation"])), "--model", str(own), "--write"]
-    assert main([*flags, "--limit", "1"]) == 1
+    assert main([*flags, "--limit", "1"]) == 2
     assert "leave out --limit" in capsys.readouterr().err
     assert main(flags) == 0
     found = ImageCaptioner.from_pretrained(own).evaluation.occlusion

@@ -1,4 +1,4 @@
-"""Tuning the search stores the best setting, and no result that was measured with another."""
+"""Tuning stores the best setting, and no result that was measured with another."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ def data(tmp_path: Path) -> Path:
     return write_table(tmp_path, ["validation"] * 6)
 
 
-def test_the_best_search_is_stored_and_old_results_are_dropped(
+def test_the_best_setting_is_stored_and_old_results_are_dropped(
     data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
