@@ -57,6 +57,12 @@ class StandInHub:
     def space(self, repo_id: str) -> Repository:
         return self.repositories["spaces", repo_id]
 
+    def dataset(self, repo_id: str, files: dict[str, bytes]) -> Repository:
+        """A data set that somebody has put there."""
+        self.repositories["datasets", repo_id] = Repository()
+        self.repositories["datasets", repo_id].commit("Upload", files)
+        return self.repositories["datasets", repo_id]
+
     def environment(self, home: Path, token: str = TOKEN) -> dict[str, str]:
         """Variables that point the Hub's client in another process here, with an empty cache under `home`."""
         return {
@@ -79,6 +85,7 @@ def point_client_at(url: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> No
     close_session()
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
@@ -203,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         if owner != USER:
             raise _Refused(403, f"You don't have the rights to create a {kind[:-1]} under the namespace {owner!r}")
         repo_id = f"{owner}/{given['name']}"
-        url = f"{self.hub.url}/{'spaces/' if kind == 'spaces' else ''}{repo_id}"
+        url = f"{self.hub.url}/{'' if kind == 'models' else f'{kind}/'}{repo_id}"
         if (kind, repo_id) in self.hub.repositories:
             return _Answer.json({"error": "You already created this repo", "url": url}, 409)
         private = given.get("visibility") == "private" or bool(given.get("private"))

@@ -1,0 +1,209 @@
+"""The layouts that captioned images come in -> rows of (image, caption, split).
+
+Told apart by what the folder (or file) holds:
+    Flickr8k / Flickr30k     *.token.txt (`name.jpg#0<TAB>caption`) and split files *train*.txt, *dev*.txt, *test*.txt
+    Kaggle                   captions.txt (`image,caption`)
+    Karpathy                 JSON with "images": [{"filename", "sentences": [{"raw"}], "split"}]
+    COCO                     captions_*.json with "images" and "annotations" (a file a split, named *train* / *val*)
+    datasets image folder    metadata.jsonl (`file_name`, and `text`, `caption` or `captions`), a folder a split
+    table                    CSV or TSV with the columns `path` (or image, file_name) and `caption`, perhaps `split`
+    Parquet                  the images themselves and their captions, as `datasets` stores them (see parquet.py)
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hf_captioner.errors import DataError
+from hf_captioner.training.parquet import unpack
+
+SPLITS = {
+    "train": "train",
+    "restval": "train",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+"""The names that data sets give their splits -> ours."""
+
+Row = tuple[str, str, str | None]
+"""An image's name as the data set writes it, one caption, and its split where the data says one."""
+
+
+def read_rows(source: Path, unpacked: Path) -> tuple[list[Row], Path]:
+    """The rows of a folder or a caption file, and the folder that the images' names are relative to.
+
+    unpacked: where the images of Parquet files are written. Raises DataError.
+    """
+    if not source.exists():
+        raise DataError(f"{source} does not exist; expected a folder with images and captions.")
+    if source.suffix == ".parquet" and source.is_file():
+        return _read_parquet([source], unpacked)
+    if source.is_file():
+        return _read_file(source), source.parent
+    for pattern, reader in _FOLDER_LAYOUTS:
+        files = [file for file in sorted(source.glob(pattern)) if ".lemma." not in file.name]
+        if len(files) > 1 and reader is _read_tokens:
+            raise DataError(
+                f"{source} holds {', '.join(file.name for file in files)}; give the one to read as the data."
+            )
+        if files:
+            return [row for file in files for row in reader(file)], source
+    for pattern in PARQUET:
+        if tables := sorted(file for file in source.glob(pattern) if file.is_file()):
+            return _read_parquet(tables, unpacked)
+    known = ", ".join([*(pattern for pattern, _ in _FOLDER_LAYOUTS), *PARQUET])
+    raise DataError(f"{source} is in no layout known; expected one of {known} in it.")
+
+
+def _read_parquet(files: list[Path], unpacked: Path) -> tuple[list[Row], Path]:
+    folder = unpack(files, unpacked, {file: split_in(file.stem) for file in files})
+    return _read_metadata(folder / "metadata.jsonl"), folder
+
+
+def _read_file(file: Path) -> list[Row]:
+    if file.name.endswith(".token.txt") or file.suffix == ".token":
+        return _read_tokens(file)
+    reader = {
+        ".json": _read_json,
+        ".jsonl": _read_metadata,
+        ".csv": _read_table,
+        ".tsv": _read_table,
+        ".txt": _read_table,
+    }
+    if file.suffix not in reader:
+        known = ", ".join(f"*{suffix}" for suffix in (".token.txt", *reader, ".parquet"))
+        raise DataError(f"{file} is in no layout known; expected one of {known}.")
+    return reader[file.suffix](file)
+
+
+def _read_tokens(file: Path) -> list[Row]:
+    """`name.jpg#0<TAB>caption`; images that no split file names are left out where there are split files."""
+    splits: dict[str, list[str]] = {}
+    for other in sorted(file.parent.glob("*.txt")):
+        split = split_in(other.stem)
+        if other != file and split:
+            for name in read_text(other).split():
+                splits.setdefault(name, []).append(split)
+    rows: list[Row] = []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        name, tab, caption = line.partition("\t")
+        if not line.strip():
+            continue
+        if not tab or "#" not in name:
+            raise DataError(f"{file}, line {number} is {line[:60]!r}; expected `name.jpg#0`, a tab and the caption.")
+        name = name.rpartition("#")[0]
+        if splits:
+            name = name if name in splits else Path(name).stem  # Flickr30k's split files leave out `.jpg`
+            rows += [(name, caption, split) for split in splits.get(name, ())]
+        else:
+            rows.append((name, caption, None))
+    complain("images of the split files have no caption", set(splits) - {name for name, _, _ in rows})
+    return rows
+
+
+def _read_json(file: Path) -> list[Row]:
+    try:
+        data = json.loads(read_text(file))
+        if "annotations" in data:
+            names = {image["id"]: image["file_name"] for image in data["images"]}
+            split = split_in(file.stem)
+            return [(names[note["image_id"]], note["caption"], split) for note in data["annotations"]]
+        return [
+            (
+                f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"],
+                sentence["raw"],
+                split_named(image["split"], file),
+            )
+            for image in data["images"]
+            for sentence in image["sentences"]
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is neither Karpathy's nor COCO's JSON: {error!r}.") from error
+
+
+def _read_metadata(file: Path) -> list[Row]:
+    """A line an image; the file's folder is its split where it is named so (train/metadata.jsonl)."""
+    split = SPLITS.get(file.parent.name)
+    prefix = f"{file.parent.name}/" if split else ""
+    rows: list[Row] = []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            given = entry.get("captions") or entry.get("caption") or entry.get("text") or ""
+            own = split_named(entry["split"], file) if "split" in entry else split
+            for caption in [given] if isinstance(given, str) else given:
+                rows.append((prefix + entry["file_name"], caption, own))
+        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{file}, line {number}: {error!r}; expected a JSON object with `file_name` and `text`, `caption` or "
+                "`captions`."
+            ) from error
+    return rows
+
+
+def _read_table(file: Path) -> list[Row]:
+    with io.StringIO(read_text(file), newline="") as lines:
+        reader = csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",")
+        columns = [column.strip() for column in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        path = next((column for column in ("path", "image", "file_name") if column in columns), None)
+        if path is None or "caption" not in columns:
+            raise DataError(f"{file} has the columns {columns}; expected `path` (or image, file_name) and `caption`.")
+        rows: list[Row] = []
+        for row in reader:
+            if not row[path]:
+                raise DataError(f"{file}, line {reader.line_num} names no image; expected a {path}.")
+            rows.append(
+                (row[path], row["caption"] or "", split_named(row["split"], file) if row.get("split") else None)
+            )
+        return rows
+
+
+_FOLDER_LAYOUTS: tuple[tuple[str, Callable[[Path], list[Row]]], ...] = (
+    ("*.token.txt", _read_tokens),
+    ("*.token", _read_tokens),
+    ("captions.txt", _read_table),
+    ("dataset*.json", _read_json),
+    ("captions*.json", _read_json),
+    ("annotations/captions*.json", _read_json),
+    ("metadata.jsonl", _read_metadata),
+    ("*/metadata.jsonl", _read_metadata),
+    ("*.csv", _read_table),
+    ("*.tsv", _read_table),
+)
+
+
+PARQUET = ("*.parquet", "data/*.parquet", "*/*.parquet")
+"""Where Parquet files are looked for in a folder, in this order."""
+
+
+def read_text(file: Path) -> str:
+    """A UTF-8 file. Raises DataError."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as UTF-8 text: {error}.") from error
+
+
+def split_named(name: str, file: Path) -> str:
+    """The split that a data set calls `name`. Raises DataError."""
+    if name not in SPLITS:
+        raise DataError(f"{file} has the split {name!r}; expected one of {', '.join(SPLITS)}.")
+    return SPLITS[name]
+
+
+def split_in(stem: str) -> str | None:
+    """The split that a file's name names: Flickr_8k.trainImages, captions_val2017."""
+    return next((split for word, split in SPLITS.items() if word in stem.lower()), None)
+
+
+def complain(what: str, names: Iterable[Any]) -> None:
+    """Raise DataError where there are any: their count, what is wrong with them, and the first ten."""
+    faults = sorted(names)
+    if faults:
+        raise DataError(f"{len(faults)} {what}: {', '.join(map(str, faults[:10]))}{', ...' * (len(faults) > 10)}.")
