@@ -53,6 +53,7 @@ train: setup weights/resnet50.safetensors
 	$(RUN) -m hf_captioner.training.tune_generation --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m hf_captioner.training.calibrate --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m hf_captioner.training.occlusion --data $(DATA) --model $(OUT)/best --write
+	$(RUN) -m hf_captioner.training.report --data $(DATA) --model $(OUT)/best --out $(OUT)/report.html --write
 	$(VENV)/bin/hf-captioner evaluate $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup

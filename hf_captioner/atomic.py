@@ -34,3 +34,9 @@ def write_file(path: Path, writer: Writer) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed; for folders that only one process writes into."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

@@ -40,5 +40,9 @@ class ImageError(CaptionerError):
     """An image that cannot be read; the message names it."""
 
 
+class TrainingError(CaptionerError):
+    """A training run that cannot go on."""
+
+
 class DataError(CaptionerError):
     """A data set that cannot be used; the message names the first ten faults and their count."""

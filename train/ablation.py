@@ -1,16 +1,16 @@
-"""What each part buys: `python -m train.ablation --data DIR --out DIR --weights DIR [--rows WORD ...] [--seeds N ...]`.
+"""The ablation: `python -m train.ablation --data DATA --out DIR --weights DIR [--rows WORD ...] [--seeds N ...]`.
 
-Trains every row of `train/recipes/ablation.yaml` under each seed, scores it on validation under greedy search and
-with 3 and 5 beams, and writes a Markdown table, JSON and a plot. Started again, it goes on: a row already measured is
-not measured again. Several may run side by side with other seeds. With --time it measures, on an idle machine, how
-fast the rows measured so far train and caption.
+Trains every row of `train/recipes/ablation.yaml` with each seed, scores it on the validation split with 1, 3 and 5
+beams, and writes `ablation.md` (the table of docs/ablation.md), `ablation.json` and `ablation.png`. Started again it
+skips what is measured; several may run side by side with different seeds. --time measures, on an idle machine, how fast
+the measured rows train and caption.
 """
 
 import argparse
 import copy
 import dataclasses
 import json
-import os
+import logging
 import re
 import statistics
 import sys
@@ -24,15 +24,19 @@ from typing import Any
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
+from hf_captioner.atomic import write_text
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import BackboneError, CheckpointError, ConfigError, DataError, ImageError, TokenizerError
+from hf_captioner.errors import BackboneError, CaptionerError, ConfigError, TrainingError
+from hf_captioner.training.command import run_command
 from hf_captioner.training.data import Record, load_records
 from hf_captioner.training.evaluate import caption_records, score
 from hf_captioner.training.feature_cache import cached_features
+from hf_captioner.training.initialization import Origin
 from hf_captioner.training.recipe import Recipe
 from hf_captioner.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 BEAMS = (1, 3, 5)
 TIMED = 300
@@ -41,14 +45,14 @@ TIMES = "times.json"
 SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 
-class OriginError(Exception):
-    """The row that another goes on from has no weights."""
+class MissingRowError(CaptionerError):
+    """The row that another one starts from has no weights."""
 
 
 REASONS: dict[type[Exception], str] = {
     BackboneError: "needs its ImageNet weights, from torchvision or in --weights",
-    FloatingPointError: "the training diverged",
-    OriginError: "needs the row that it goes on from",
+    TrainingError: "the training diverged",
+    MissingRowError: "needs the row that it starts from",
 }
 """Why a row has no numbers, short enough for a table."""
 
@@ -58,7 +62,7 @@ class Row:
     name: str
     recipe: dict[str, Any]
     init: str | None
-    """Name of the row whose best weights this one goes on from."""
+    """Name of the row whose best weights this one starts from."""
 
     @property
     def folder(self) -> str:
@@ -67,15 +71,18 @@ class Row:
 
 def read_rows(file: Path) -> tuple[list[Row], list[int]]:
     """The rows of a comparison and its seeds."""
-    plan = yaml.safe_load(file.read_text(encoding="utf-8"))
-    rows = [Row(row["name"], _laid_over(plan["base"], row.get("change", {})), row.get("init")) for row in plan["rows"]]
+    try:
+        plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML ({error}).") from error
+    rows = [Row(row["name"], _merged(plan["base"], row.get("change", {})), row.get("init")) for row in plan["rows"]]
     return rows, plan["seeds"]
 
 
-def _laid_over(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(base)
     for name, value in change.items():
-        merged[name] = _laid_over(merged[name], value) if isinstance(value, dict) else value
+        merged[name] = _merged(merged[name], value) if isinstance(value, dict) else value
     return merged
 
 
@@ -88,7 +95,7 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         if json.loads(result.read_text())["recipe"] != plain:
             raise ConfigError(f"{result} was measured with another recipe; delete {folder} to measure that row anew.")
         return
-    trainer = Trainer(recipe, records, folder, **_origin(row, seed, out, weights), features=out / "features")
+    trainer = Trainer(recipe, records, folder, _origin(row, seed, out, weights), features=out / "features")
     trainer.run()
     captioner = ImageCaptioner.from_pretrained(folder / "best")
     validation = [record for record in records if record.split == "validation"]
@@ -106,21 +113,19 @@ def measure(row: Row, seed: int, records: Sequence[Record], out: Path, weights: 
         captions = caption_records(captioner, validation, features=features, num_beams=beams)
         texts = [caption.text for caption in captions]
         found["beams"][str(beams)] = {**score(texts, validation, meteor=beams == 3), "different": len(set(texts))}
-    unfinished = result.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(found, indent=1))
-    os.replace(unfinished, result)
+    write_text(result, json.dumps(found, indent=1))
     trainer.state_file.unlink()
 
 
-def _origin(row: Row, seed: int, out: Path, weights: Path) -> dict[str, str]:
-    """What a row's training begins with, as the Trainer is told. Raises OriginError."""
+def _origin(row: Row, seed: int, out: Path, weights: Path) -> Origin:
+    """What a row's training starts from. Raises MissingRowError."""
     if row.init:
         best = out / f"{Row(row.init, {}, None).folder}-{seed}" / "best"
         if not best.exists():
-            raise OriginError(f"it goes on from {row.init!r}, whose weights are not in {best}; train that row first.")
-        return {"init": str(best)}
+            raise MissingRowError(f"It starts from {row.init!r}, which has no weights in {best}; train that row first.")
+        return Origin(init=str(best))
     local = weights / f"{row.recipe['model']['encoder']}.safetensors"
-    return {"backbone": str(local) if local.exists() else "torchvision"}
+    return Origin(backbone=str(local) if local.exists() else "torchvision")
 
 
 def time_row(row: Row, seed: int, records: Sequence[Record], out: Path, weights: Path) -> dict[str, float]:
@@ -131,9 +136,7 @@ def time_row(row: Row, seed: int, records: Sequence[Record], out: Path, weights:
     train, validation = ([record for record in records if record.split == split] for split in ("train", "validation"))
     with tempfile.TemporaryDirectory() as folder:
         origin = _origin(row, seed, out, weights)
-        trainer = Trainer(
-            once, [*train[:TIMED], *validation[:TIMED]], Path(folder), **origin, features=out / "features"
-        )
+        trainer = Trainer(once, [*train[:TIMED], *validation[:TIMED]], Path(folder), origin, features=out / "features")
         trainer.run()
         captioner = ImageCaptioner.from_pretrained(Path(folder) / "best")
     minutes = sum(
@@ -212,7 +215,7 @@ def _is_meant(row: Row, words: Sequence[str]) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.ablation", description=__doc__)
     parser.add_argument("--plan", type=Path, default=Path(__file__).parent / "recipes" / "ablation.yaml")
-    parser.add_argument("--data", type=Path, required=True, help="images and captions; see train/data.py")
+    parser.add_argument("--data", required=True, help="images and captions: a folder, a file, or a Hub data set's id")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--weights", type=Path, required=True, help="folder with ENCODER.safetensors; else torchvision's"
@@ -221,42 +224,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="*", type=int, help="instead of the plan's")
     parser.add_argument("--time", action="store_true", help="only time what is measured")
     options = parser.parse_args(argv)
+    return run_command(parser.prog, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    out = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    rows, seeds = read_rows(options.plan)
+    chosen = [row for row in rows if _is_meant(row, options.rows)]
+    if not chosen:
+        raise ConfigError(f"No row's name holds {' or '.join(options.rows)}; see {options.plan}.")
+    records = load_records(options.data, split_file=out / "splits.json", seed=1)
     failed: dict[str, str] = {}
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        rows, seeds = read_rows(options.plan)
-        chosen = [row for row in rows if _is_meant(row, options.rows)]
-        if not chosen:
-            raise ConfigError(f"No row's name holds {' or '.join(options.rows)}; see {options.plan}.")
-        records = load_records(options.data, split_file=options.out / "splits.json", seed=1)
-        if options.time:
-            done = {result["row"]: result["seed"] for result in reversed(measured(chosen, options.out))}
-            times = _times(options.out)
-            for row in chosen:
-                if row.name in done:
-                    times[row.name] = time_row(row, done[row.name], records, options.out, options.weights)
-                    (options.out / TIMES).write_text(json.dumps(times, indent=1), encoding="utf-8")
-            _write(options.out, rows, failed)
-        for seed in [] if options.time else options.seeds or seeds:
-            for row in chosen:
-                try:
-                    measure(row, seed, records, options.out, options.weights)
-                except tuple(REASONS) as error:
-                    failed[row.name] = f"not measured: {REASONS[type(error)]}"
-                    tqdm.write(f"{row.name}: {error}", file=sys.stderr)
-                _write(options.out, rows, failed)
-    except (CheckpointError, ConfigError, DataError, ImageError, OSError, TokenizerError, yaml.YAMLError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print((options.out / "ablation.md").read_text(encoding="utf-8"), end="")
-    return 0
+    if options.time:
+        _time_measured(chosen, records, out, options.weights)
+        _write(out, rows, failed)
+    for seed in [] if options.time else options.seeds or seeds:
+        for row in chosen:
+            try:
+                measure(row, seed, records, out, options.weights)
+            except tuple(REASONS) as error:
+                failed[row.name] = f"not measured: {REASONS[type(error)]}"
+                logger.warning("%s: %s", row.name, error)
+            _write(out, rows, failed)
+    print((out / "ablation.md").read_text(encoding="utf-8"), end="")
+
+
+def _time_measured(rows: Sequence[Row], records: Sequence[Record], out: Path, weights: Path) -> None:
+    seeds = {result["row"]: result["seed"] for result in reversed(measured(rows, out))}
+    times = _times(out)
+    for row in rows:
+        if row.name in seeds:
+            times[row.name] = time_row(row, seeds[row.name], records, out, weights)
+            write_text(out / TIMES, json.dumps(times, indent=1))
 
 
 def _write(out: Path, rows: Sequence[Row], failed: dict[str, str]) -> None:
     results, times = measured(rows, out), _times(out)
     found = {"results": results, "times": times, "not measured": failed}
-    (out / "ablation.md").write_text(table(rows, results, failed, times), encoding="utf-8")
-    (out / "ablation.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write_text(out / "ablation.md", table(rows, results, failed, times))
+    write_text(out / "ablation.json", json.dumps(found, indent=1))
     if results:
         plot(results, out / "ablation.png")
 

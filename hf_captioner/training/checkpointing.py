@@ -1,8 +1,8 @@
-"""How far a training run has come, saved whole or not at all: one safetensors file, nothing pickled."""
+"""The state of a training run in one safetensors file, nothing pickled: saved whole or not at all."""
 
 import dataclasses
+import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from hf_captioner.atomic import write_file
 from hf_captioner.errors import ConfigError
 
 
 @dataclass
 class Progress:
-    """Where the run stands; `step` counts the steps already made in `epoch` of `stage`, all from 0."""
+    """How far the run has come: `step` steps of `epoch` of `stage` are done, all counted from 0."""
 
     stage: int = 0
     epoch: int = 0
@@ -39,7 +40,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """What a stage carries from step to step beside the weights."""
+    """What a stage updates in each step beside the weights."""
 
     optimizer: torch.optim.Optimizer
     average: AveragedModel
@@ -56,32 +57,31 @@ class LoadedState:
 
 
 def save_state(
-    path: Path, belongs_to: dict[str, str], progress: Progress, model: nn.Module, optimizer_state: OptimizerState | None
+    path: Path, identity: dict[str, str], progress: Progress, model: nn.Module, optimizer_state: OptimizerState | None
 ) -> None:
-    """Write everything a later process needs to go on; `optimizer_state` None means that a stage is about to begin."""
+    """Write everything that a later process needs to resume; `optimizer_state` None: a stage is about to begin.
+
+    identity: what of the run must be the same when it is resumed, by name.
+    """
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.named_parameters()}
     if optimizer_state is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in averaged(optimizer_state.average).items()}
         for index, state in optimizer_state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    about = {"progress": json.dumps(dataclasses.asdict(progress)), **belongs_to}
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, unfinished, metadata=about)
-    os.replace(unfinished, path)
+    metadata = {"progress": json.dumps(dataclasses.asdict(progress)), **identity}
+    saved = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    write_file(path, lambda temporary: save_file(saved, temporary, metadata=metadata))
 
 
-def load_state(path: Path, belongs_to: dict[str, str], model: nn.Module) -> LoadedState:
-    """Load the model's weights and return the rest.
-
-    Raises ConfigError where the state belongs to something else: another recipe, other data, other words.
-    """
+def load_state(path: Path, identity: dict[str, str], model: nn.Module) -> LoadedState:
+    """Load the model's weights and return the rest. Raises ConfigError where another run saved it."""
     with safe_open(path, framework="pt") as file:
-        about = file.metadata()
-        others = [name for name, value in belongs_to.items() if about.get(name) != value]
+        metadata = file.metadata()
+        others = [name for name, value in identity.items() if metadata.get(name) != value]
         if others:
             raise ConfigError(
-                f"{path} was saved by another run (its {' and '.join(others)} differ); give another --out folder, or "
-                "delete that one to begin anew."
+                f"{path} was saved by another run (with another {' and another '.join(others)}); give another --out "
+                "folder, or delete that one to begin anew."
             )
         optimizer: dict[int, dict[str, Tensor]] = {}
         average: dict[str, Tensor] = {}
@@ -96,9 +96,19 @@ def load_state(path: Path, belongs_to: dict[str, str], model: nn.Module) -> Load
             else:
                 index, _, part = rest.partition(".")
                 optimizer.setdefault(int(index), {})[part] = file.get_tensor(name)
-    return LoadedState(Progress(**json.loads(about["progress"])), optimizer, average)
+    return LoadedState(Progress(**json.loads(metadata["progress"])), optimizer, average)
+
+
+def weights_digest(*modules: nn.Module) -> str:
+    """A digest of the modules' weights, as float32."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def averaged(average: AveragedModel) -> dict[str, Tensor]:
-    """What changes in an average: its parameters, each once, and how many steps it has seen."""
+    """The state of an average: its parameters, each once, and the number of its updates."""
     return dict(average.named_parameters()) | {"n_averaged": average.n_averaged}

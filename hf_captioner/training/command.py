@@ -50,7 +50,7 @@ def run_command(name: str, command: Callable[[], object]) -> int:
 
     Returns the exit code: 0, 1 where the work could not be done, 2 for settings that make no sense.
     """
-    log_to_stderr()
+    _log_to_stderr()
     try:
         command()
     except (CaptionerError, OSError) as error:
@@ -59,7 +59,7 @@ def run_command(name: str, command: Callable[[], object]) -> int:
     return 0
 
 
-def log_to_stderr() -> None:
+def _log_to_stderr() -> None:
     """Show the package's messages on stderr, above any progress bar, unless the caller has set up logging."""
     logger = logging.getLogger("hf_captioner")
     if not logger.hasHandlers():

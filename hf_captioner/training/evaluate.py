@@ -4,8 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,11 +18,10 @@ from hf_captioner.caption import Caption
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import ConfigError, ImageError
-from hf_captioner.flags import add_generation_flags, generation_options
 from hf_captioner.hub.card import update_evaluation
 from hf_captioner.hub.evaluation import Scores
 from hf_captioner.modeling.encoder import FeatureMap
-from hf_captioner.training.command import checkpoint_folder, log_to_stderr, run_command, single_data_set
+from hf_captioner.training.command import checkpoint_folder, single_data_set
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.feature_cache import FeatureCache
 from hf_captioner.training.metrics import NO_JAVA, caption_scores, has_java, tokenization
@@ -82,11 +79,10 @@ def _repeats(words: Sequence[str]) -> bool:
 
 
 def run(options: argparse.Namespace) -> int:
-    """`hf-captioner evaluate`; `options.generation` holds the generation fields that were given. Returns 0.
+    """`hf-captioner evaluate`; `options.generation` holds the generation fields that were given.
 
-    Raises CaptionerError or OSError for what a user can cause.
+    Returns 0. Raises CaptionerError or OSError for what a user can cause.
     """
-    log_to_stderr()
     data, folder = single_data_set("evaluate", options.data), None
     if options.write_results:
         folder = checkpoint_folder(options.model)
@@ -98,14 +94,13 @@ def run(options: argparse.Namespace) -> int:
     captions = _captions(captioner, records, options.batch_size, generation)
     seconds = (time.perf_counter() - began) / len(records)
     scores = score(captions, records)
-    command = _command(data, options)
-    _print_table(scores, captions, seconds, captioner.prepare_generation_config(generation), command)
+    _print_table(scores, captions, seconds, captioner.prepare_generation_config(generation), options.command)
     if not has_java():
         logger.warning(NO_JAVA)
     if folder is not None:
         rounded = {name: round(value, 6) for name, value in scores.items()}
         dataset = options.dataset or Path(data).resolve().stem
-        scores_of = Scores(dataset, options.split, rounded, tokenization(), command, len(records))
+        scores_of = Scores(dataset, options.split, rounded, tokenization(), options.command, len(records))
         update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
     if options.save:
         rows = [
@@ -139,22 +134,6 @@ def _require_own_settings(options: argparse.Namespace) -> None:
         )
 
 
-def _command(data: str, options: argparse.Namespace) -> str:
-    """The command line that repeats the measurement."""
-    words = ["hf-captioner", "evaluate", data]
-    for name in ("model", "split", "splits", "dataset", "limit", "dtype"):
-        value = getattr(options, name)
-        if value not in (None, "auto") and (name, value) != ("split", "validation"):
-            words += [f"--{name}", str(value)]
-    for name, value in options.generation.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [word for one in (value if isinstance(value, tuple) else [value]) for word in (flag, str(one))]
-    return shlex.join([*words, *(["--write-results"] if options.write_results else [])])
-
-
 def _print_table(
     scores: dict[str, float], captions: Sequence[str], seconds: float, generation: GenerationConfig, command: str
 ) -> None:
@@ -166,26 +145,3 @@ def _print_table(
     for name, value in describe(captions).items():
         print(f"{name}: {value:.4g}")
     print(f"command: {command}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.evaluate", description=__doc__)
-    parser.add_argument("data", nargs="+", metavar="DATA")
-    parser.add_argument("--model")
-    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
-    parser.add_argument("--splits", type=Path)
-    parser.add_argument("--dataset")
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--save", type=Path)
-    parser.add_argument("--write-results", action="store_true")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    add_generation_flags(parser)
-    options = parser.parse_args(argv)
-    options.generation = generation_options(options)
-    return run_command(parser.prog, lambda: run(options))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

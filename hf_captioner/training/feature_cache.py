@@ -1,9 +1,9 @@
-"""The frozen encoder's features, computed once: memory-mapped float16 safetensors that can never be stale."""
+"""The frozen encoder's features, computed once: memory-mapped float16 safetensors that are never stale."""
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,10 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from hf_captioner.atomic import write_file
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.images import ImageSource, read_pixels
 from hf_captioner.modeling.encoder import Encoder, FeatureMap
+from hf_captioner.training.checkpointing import weights_digest
 
 SHARD = 1000
 """Images in one file of the cache."""
@@ -38,16 +40,13 @@ def cached_features(encoder: Encoder, config: CaptionerConfig, images: Sequence[
     preprocessing, and each image's path, size and modification time. A change anywhere gives another name, so a
     stale shard is never read; a shard is written whole or not at all.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    network = _digest_of_network(encoder, config)
+    network = _encoder_digest(encoder, config)
     shards = []
     for start in tqdm(range(0, len(images), SHARD), desc="features", unit="shard", dynamic_ncols=True):
         chunk = images[start : start + SHARD]
         path = folder / f"{_digest(network, *(_fingerprint(image) for image in chunk))}.safetensors"
         if not path.exists():
-            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"features": _features(encoder, config, chunk)}, unfinished)
-            os.replace(unfinished, path)
+            write_file(path, partial(save_file, {"features": _features(encoder, config, chunk)}))
         shards.append(path)
     return FeatureCache(shards)
 
@@ -70,14 +69,11 @@ def _features(encoder: Encoder, config: CaptionerConfig, images: Sequence[Path],
     return torch.cat(features).half()
 
 
-def _digest_of_network(encoder: Encoder, config: CaptionerConfig) -> str:
-    weights = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else "float32"
-    prepared = [precision, config.encoder, config.encoder_layer, config.image_size, config.image_mean, config.image_std]
-    return _digest(json.dumps(prepared), weights.hexdigest())
+def _encoder_digest(encoder: Encoder, config: CaptionerConfig) -> str:
+    device = next(encoder.parameters()).device.type
+    precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "float32"
+    settings = [precision, config.encoder, config.encoder_layer, config.image_size, config.image_mean, config.image_std]
+    return _digest(json.dumps(settings), weights_digest(encoder))
 
 
 def _fingerprint(image: Path) -> str:

@@ -10,6 +10,9 @@ from hf_captioner.config import CaptionerConfig, GenerationConfig, ValidatedConf
 from hf_captioner.errors import ConfigError
 
 OBJECTIVES = ("cross_entropy", "self_critical")
+RECIPES = Path(__file__).parent / "recipes"
+FURTHER, FROM_BACKBONE = RECIPES / "further.yaml", RECIPES / "from_backbone.yaml"
+"""The recipes in use where none is given: of a captioner that is trained further, and from a backbone's weights."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,14 @@ class Stage(ValidatedConfig):
 
 @dataclass(frozen=True)
 class Recipe(ValidatedConfig):
-    """A whole training run but for the paths of its data and weights."""
+    """A training run without the paths of its data and weights."""
 
     stages: tuple[Stage, ...]
     model: dict[str, Any]
-    """Fields of CaptionerConfig, but for `vocabulary_size` and `confidence`."""
+    """Fields of CaptionerConfig without `vocabulary_size` and `confidence`; of a captioner that is trained further,
+    those that it must have."""
     generation: dict[str, Any]
-    """Fields of GenerationConfig: the checkpoint's own generation settings, also used to validate."""
+    """Fields of GenerationConfig for validation and for the checkpoint."""
     min_count: int = 4
     """A word enters the vocabulary when the training captions hold it at least this often."""
     batch_size: int = 50
@@ -118,8 +122,8 @@ class Recipe(ValidatedConfig):
     def read(cls, path: str | Path) -> Self:
         """Read a YAML recipe; what it leaves out has the default. Raises ConfigError."""
         try:
-            values = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError) as error:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"Recipe {path}: {error}") from error
         return cls.from_plain(values, str(path))
 

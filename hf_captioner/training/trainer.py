@@ -1,50 +1,50 @@
-"""Train a captioner.
+"""Train a captioner: `hf-captioner train DATA --out DIR [--recipe FILE] [--backbone FILE | --init ID]`.
 
-`python -m hf_captioner.training.trainer RECIPE.yaml --data DIR --out DIR (--backbone FILE|torchvision | --init ID)`
-
-Start it again with the same arguments after any interruption: it goes on where it was and ends with the same weights.
+Started again with the same arguments after any interruption, it resumes and ends with the same weights.
 Under `accelerate launch` the same command trains on several processes or machines.
 """
 
 import argparse
 import hashlib
 import json
+import logging
 import math
-import sys
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from itertools import compress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from hf_captioner.atomic import remove_leftovers
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CheckpointError, ConfigError, DataError, ImageError, TokenizerError
-from hf_captioner.hub.evaluation import Evaluation, TrainingSet
-from hf_captioner.hub.packaged import bundled_checkpoint, data_path
+from hf_captioner.errors import ConfigError, DataError, TrainingError
+from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.device import resolve_device
-from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
+from hf_captioner.training.command import single_data_set
 from hf_captioner.training.curves import draw_curves
 from hf_captioner.training.data import Record, load_records
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
 from hf_captioner.training.evaluate import caption_records, score
 from hf_captioner.training.feature_cache import FeatureCache, cached_features
+from hf_captioner.training.initialization import Origin, training_record
 from hf_captioner.training.losses import CrossEntropy, LossOutput, SelfCritical
-from hf_captioner.training.recipe import Recipe, Stage
+from hf_captioner.training.optimization import build_average, build_optimizer, set_learning_rate
+from hf_captioner.training.recipe import FROM_BACKBONE, FURTHER, Recipe, Stage
 from hf_captioner.training.rewards import Bleu4, CiderD
+
+logger = logging.getLogger(__name__)
 
 SAVE_EVERY = 60
 """Steps between two saved states."""
-OVERRIDABLE = ("dropout", "confidence")
-"""Fields of CaptionerConfig in which a recipe may differ from the captioner that it trains further."""
 
 
 class Trainer:
@@ -55,13 +55,17 @@ class Trainer:
         recipe: Recipe,
         records: Sequence[Record],
         out: Path,
+        origin: Origin,
         *,
-        backbone: str | None = None,
-        init: str | None = None,
         features: Path | None = None,
         dataset: str = "",
         device: str = "auto",
     ) -> None:
+        """features: where the frozen encoder's features are cached. dataset: what the card calls the data.
+
+        Resumes the run whose state lies in `out`. Raises ConfigError where that was another run, DataError without
+        training or validation images.
+        """
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.features = features or out / "features"
         self.train = [record for record in records if record.split == "train"]
@@ -70,79 +74,59 @@ class Trainer:
             raise DataError(
                 f"Training needs train and validation images; found {len(self.train)} and {len(self.validation)}."
             )
-        on_cpu = resolve_device(device).type == "cpu"
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=recipe.mixed_precision)
-        torch.manual_seed(recipe.seed)
-        self.captioner = self._new(init)
-        self.captioner.evaluation = self._recorded(dataset, backbone, init)
+        self.accelerator = _accelerator(device, recipe.mixed_precision)
+        self.captioner = origin.captioner(recipe, self.train)
+        self.captioner.evaluation = training_record(self.captioner, origin, self.train, dataset)
         self.tokenizer = self.captioner.tokenizer
+        self.identity = self._identity(origin)
         self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.loaded = LoadedState(Progress(), {}, {})
         if self.state_file.exists():
-            self.loaded = load_state(self.state_file, self._belongs_to(), self.captioner)
+            self.loaded = load_state(self.state_file, self.identity, self.captioner)
             at = self.loaded.progress
-            self._say(f"going on at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
-        elif backbone not in (None, "random"):
-            self.captioner.encoder.load_backbone(backbone)
+            self._log(f"resuming at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
         self.progress = self.loaded.progress
-        self.log = SummaryWriter(str(out / "tensorboard")) if self.accelerator.is_main_process else None
+        self.tensorboard: SummaryWriter | None = None
+        if self.accelerator.is_main_process:
+            remove_leftovers(out)
+            for unfinished in (out / "best").glob(".saving-*"):
+                shutil.rmtree(unfinished)
+            self.tensorboard = SummaryWriter(str(out / "tensorboard"))
 
     def run(self) -> None:
-        """Every stage, from where the saved state says; `out/best` holds the best captioner."""
+        """Run every remaining stage; `out/best` then holds the captioner with the best validation CIDEr."""
         while self.progress.stage < len(self.recipe.stages):
             self._run_stage(self.recipe.stages[self.progress.stage])
-            self._say(
+            self._log(
                 f"stage {self.progress.stage + 1} done; best validation CIDEr {100 * self.progress.best_cider:.1f}"
             )
-            best = ImageCaptioner.from_pretrained(self.out / "best")
-            self.captioner.load_state_dict(best.state_dict())
+            best = ImageCaptioner.from_pretrained(self.out / "best", device=self.accelerator.device)
+            self.captioner.encoder.load_state_dict(best.encoder.state_dict())
+            self.captioner.decoder.load_state_dict(best.decoder.state_dict())
             at = self.progress
             self.progress = Progress(stage=at.stage + 1, best_cider=at.best_cider, history=at.history)
             self._save(None)
-        if self.log:
-            self.log.close()
+        if self.tensorboard:
+            self.tensorboard.close()
 
-    def _new(self, init: str | None) -> ImageCaptioner:
-        """A captioner with random weights and the training captions' words, or one with the weights and words of
-        `init`, a folder or Hub id."""
-        if init is None:
-            sentences = (caption for record in self.train for caption in record.captions)
-            tokenizer = CaptionTokenizer.build(sentences, self.recipe.min_count)
-            config = self.recipe.captioner_config(len(tokenizer))
-            return ImageCaptioner(config, tokenizer, self.recipe.generation_config())
-        given = ImageCaptioner.from_pretrained(init)
-        config = self.recipe.captioner_config(given.config.vocabulary_size)
-        wanted, found = config.to_dict(), given.config.to_dict()
-        differ = [name for name in wanted if wanted[name] != found[name] and name not in OVERRIDABLE]
-        if differ:
-            pairs = ", ".join(f"{name} {found[name]!r} and not {wanted[name]!r}" for name in differ)
-            raise ConfigError(f"{init} has {pairs}; change the recipe's `model`, or begin without --init.")
-        captioner = ImageCaptioner(config, given.tokenizer, self.recipe.generation_config())
-        captioner.encoder.load_state_dict(given.encoder.state_dict())
-        captioner.decoder.load_state_dict(given.decoder.state_dict())
-        captioner.weights_license = given.weights_license
-        captioner.evaluation = given.evaluation
-        return captioner
-
-    def _recorded(self, dataset: str, backbone: str | None, init: str | None) -> Evaluation:
-        """What the card says of the training; what was measured of earlier weights is dropped."""
-        captions = sum(len(record.captions) for record in self.train)
-        own = TrainingSet(dataset or "a data set without a name", len(self.train), captions)
-        origin = f"the captioner {init}" if init else None if backbone in (None, "random") else "ImageNet weights"
-        return Evaluation(trained_on=(*self.captioner.evaluation.trained_on, own), initialized_from=origin)
-
-    def _belongs_to(self) -> dict[str, str]:
-        """What a saved state must agree with to be gone on from."""
-        data = [[record.path.name, record.captions, record.split] for record in (*self.train, *self.validation)]
-        words = [self.tokenizer.word(index) for index in range(len(self.tokenizer))]
-        digests = {
-            name: hashlib.sha256(json.dumps(part).encode()).hexdigest()
-            for name, part in (("data", data), ("words", words))
+    def _identity(self, origin: Origin) -> dict[str, str]:
+        """What must be the same for a saved state to be resumed, by name: nothing that was measured is part of it."""
+        config = {**self.captioner.config.to_dict(), "confidence": None}
+        records = [
+            [record.path.name, record.path.stat().st_size, record.captions, record.split]
+            for record in (*self.train, *self.validation)
+        ]
+        parts = {
+            "recipe": self.recipe.to_dict(),
+            "model": [config, self.captioner.generation_config.to_dict()],
+            "data set": records,
+            "vocabulary": [self.tokenizer.word(index) for index in range(len(self.tokenizer))],
+            "initialization": origin.identity(self.captioner),
         }
-        return {"recipe": self.recipe.to_json(), **digests}
+        return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
     def _run_stage(self, stage: Stage) -> None:
-        self._say(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
+        self._log(f"stage {self.progress.stage + 1} of {len(self.recipe.stages)}: {stage}")
         self.captioner.encoder.unfreeze_from(stage.unfreeze_from)
         features = None if stage.reads_pixels else self.cached(self.train)
         validation_features = None if stage.unfreeze_from else self.cached(self.validation)
@@ -181,14 +165,13 @@ class Trainer:
         began = time.perf_counter()
         for batch in batches:
             done = at.epoch * len(order) + at.step
-            for group in optimizer_state.optimizer.param_groups:
-                group["lr"] = group["peak"] * _rate(stage, done, stage.epochs * len(order))
+            set_learning_rate(optimizer_state.optimizer, stage, done, stage.epochs * len(order))
             at.loss_sum += self._step(model, optimizer_state.optimizer, batch, len(at.history) * len(order) + at.step)
             optimizer_state.average.update_parameters(self.captioner)
             at.step += 1
             batches.set_postfix(loss=f"{at.loss_sum / at.step:.3f}", refresh=False)
-            if self.log:
-                self.log.add_scalar("train/loss", at.loss_sum / at.step, len(at.history) * len(order) + at.step)
+            if self.tensorboard:
+                self.tensorboard.add_scalar("train/loss", at.loss_sum / at.step, len(at.history) * len(order) + at.step)
             if at.step % SAVE_EVERY == 0 and at.step < len(order):
                 at.seconds += time.perf_counter() - began
                 began = time.perf_counter()
@@ -196,18 +179,16 @@ class Trainer:
         at.seconds += time.perf_counter() - began
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, count: int) -> float:
-        """One update; the objective's value. Chance is drawn from (seed, step, process), so it can be repeated."""
+        """One update; returns the objective. Random numbers depend on nothing but (seed, step, process)."""
         torch.manual_seed((self.recipe.seed * 1_000_003 + count) * 1_009 + self.accelerator.process_index)
         with self.accelerator.autocast():
-            found: LossOutput = model(batch.to(self.accelerator.device))
-        value, weight = self.accelerator.reduce((found.value, found.weight.to(found.value.device)), "sum")
+            output: LossOutput = model(batch.to(self.accelerator.device))
+        value, weight = self.accelerator.reduce((output.value, output.weight.to(output.value.device)), "sum")
         value = float(value / weight)
         # DDP averages gradients over processes; this makes that average the mean over all of the step's words.
-        loss = found.loss * self.accelerator.num_processes / weight
+        loss = output.loss * self.accelerator.num_processes / weight
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"The loss is {value} at step {count}; the last saved state is whole. Lower the learning rate."
-            )
+            raise TrainingError(f"Training diverged: the loss is {value} at step {count}; lower the learning rate.")
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(model.parameters(), self.recipe.clip_norm)
         optimizer.step()
@@ -225,36 +206,23 @@ class Trainer:
         cider = scores["CIDEr"]
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 3)}
         at.history.append({**row, **scores})
-        self._say(
+        self._log(
             f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, "
             + ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             + f", {row['seconds']:.0f} s"
         )
-        if self.log:
+        if self.tensorboard:
             if cider > at.best_cider:
                 captioner.save_pretrained(self.out / "best")
             draw_curves(at.history, self.out / "curves.png")
             for name, value in scores.items():
-                self.log.add_scalar(f"validation/{name}", value, len(at.history))
+                self.tensorboard.add_scalar(f"validation/{name}", value, len(at.history))
         at.epochs_without_improvement = 0 if cider > at.stage_cider else at.epochs_without_improvement + 1
         at.best_cider, at.stage_cider = max(at.best_cider, cider), max(at.stage_cider, cider)
         at.epoch, at.step, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        groups = []
-        for part, peak in (
-            (self.captioner.decoder, stage.learning_rate),
-            (self.captioner.encoder, stage.encoder_learning_rate),
-        ):
-            parameters = [parameter for parameter in part.parameters() if parameter.requires_grad]
-            for decayed in (True, False):
-                chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decayed]
-                decay = self.recipe.weight_decay if decayed else 0.0
-                if chosen:
-                    groups.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
-        # A sampled reward is noisy: the longer memory of its scale keeps self-critical steps small.
-        beta2 = 0.98 if stage.objective == "cross_entropy" else 0.999
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), fused=True)
+        optimizer = build_optimizer(self.captioner, stage, self.recipe.weight_decay)
         if self.loaded.optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.loaded.optimizer})
         return optimizer
@@ -280,8 +248,7 @@ class Trainer:
         )
 
     def _average(self) -> AveragedModel:
-        trained = [parameter.requires_grad for parameter in self.captioner.parameters()]
-        average = AveragedModel(self.captioner, multi_avg_fn=_moving_average(self.recipe.average, trained))
+        average = build_average(self.captioner, self.recipe.average)
         with torch.no_grad():
             for name, tensor in self.loaded.average.items():
                 averaged(average)[name].copy_(tensor)
@@ -295,77 +262,36 @@ class Trainer:
 
     def _save(self, optimizer_state: OptimizerState | None) -> None:
         if self.accelerator.is_main_process:
-            save_state(self.state_file, self._belongs_to(), self.progress, self.captioner, optimizer_state)
+            save_state(self.state_file, self.identity, self.progress, self.captioner, optimizer_state)
         self.accelerator.wait_for_everyone()
 
-    def _say(self, message: str) -> None:
+    def _log(self, message: str) -> None:
         if self.accelerator.is_main_process:
-            tqdm.write(message, file=sys.stderr)
+            logger.info(message)
 
 
-def _rate(stage: Stage, done: int, steps: int) -> float:
-    """Fraction of the peak rate for the step after `done` of the stage's `steps`."""
-    if done < stage.warmup:
-        return (done + 1) / stage.warmup
-    through = (done - stage.warmup) / max(1, steps - stage.warmup)
-    return stage.final_lr_ratio + (1 - stage.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * through))
-
-
-Weights = tuple[Tensor, ...] | list[Tensor]
-
-
-def _moving_average(decay: float, trained: Sequence[bool]) -> Callable[[Weights, Weights, Tensor | int], None]:
-    """An exponential moving average whose memory grows with the steps n seen: decay min(decay, (1 + n) / (10 + n)),
-    the schedule of TensorFlow's ExponentialMovingAverage, so that it does not drag the first weights along."""
-
-    @torch.no_grad()
-    def update(average: Weights, current: Weights, seen: Tensor | int) -> None:
-        n = int(seen)
-        means, nows = (list(compress(weights, trained)) for weights in (average, current))
-        torch._foreach_lerp_(means, nows, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
+def _accelerator(device: str, mixed_precision: str) -> Accelerator:
+    """auto: what `accelerate launch` was told, else the GPU where there is one. Raises ConfigError."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            f"device is {device!r}; training expects auto, cpu or cuda; choose one of several GPUs with "
+            "CUDA_VISIBLE_DEVICES."
+        )
+    resolve_device(device)
+    return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train as the options of `hf-captioner train` say. Raises CaptionerError, OSError or FloatingPointError."""
-    (data,), terms = options.data, options.weights_license
+    """`hf-captioner train`. Returns 0; raises CaptionerError or OSError for what a user can cause."""
+    data, out = single_data_set("train", options.data), options.out
     init = options.init or (None if options.backbone else str(bundled_checkpoint()))
-    recipe = Recipe.read(options.recipe or data_path("train/recipes/flickr8k.yaml"))
-    records = load_records(Path(data), split_file=options.out / "splits.json", seed=recipe.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        recipe,
-        records,
-        options.out,
-        backbone=options.backbone,
-        init=init,
-        dataset=options.dataset or Path(data).resolve().stem,
-        device=options.device,
-    )
-    if terms:
-        trainer.captioner.weights_license = terms.read_text(encoding="utf-8")
+    origin = Origin(options.backbone, init)
+    recipe = Recipe.read(options.recipe or (FURTHER if origin.init else FROM_BACKBONE))
+    terms = options.weights_license.read_text(encoding="utf-8") if options.weights_license else None
+    out.mkdir(parents=True, exist_ok=True)
+    records = load_records(data, split_file=out / "splits.json", seed=recipe.seed)
+    trainer = Trainer(recipe, records, out, origin, dataset=options.dataset or "", device=options.device)
+    if terms is not None:
+        trainer.captioner.weights_license = terms
     trainer.run()
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hf_captioner.training.trainer", description=__doc__)
-    parser.add_argument("recipe", type=Path, help="YAML file; see train/recipes")
-    parser.add_argument("--data", nargs=1, required=True, help="images and captions; see train/data.py")
-    parser.add_argument("--out", type=Path, required=True, help="where state, logs, curves and best/ go")
-    begin = parser.add_mutually_exclusive_group(required=True)
-    begin.add_argument("--backbone", help="safetensors file in torchvision's names, or the word torchvision or random")
-    begin.add_argument("--init", help="folder or Hub id of a captioner to train further")
-    parser.add_argument("--dataset", default="", help="what the card calls the data")
-    parser.add_argument("--weights-license", type=Path, help="a text that is saved beside the weights as LICENSE")
-    parser.set_defaults(device="auto")
-    try:
-        return run(parser.parse_args(argv))
-    except (CheckpointError, ConfigError, DataError, OSError, ImageError, TokenizerError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.training.evaluate import describe, main
+from hf_captioner.cli import main
+from hf_captioner.training.evaluate import describe
 from tests.conftest import write_table
 
 
@@ -33,7 +34,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     saved = tmp_path / "captions.json"
     flags = f"{data} --model {own_checkpoint} --save {saved} --write-results".split()
     done = subprocess.run(
-        [sys.executable, "-m", "hf_captioner.training.evaluate", *flags],
+        [sys.executable, "-m", "hf_captioner", "evaluate", *flags],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -46,7 +47,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     assert (found.dataset, found.split, found.images) == (data.name, "validation", 4)
     assert [100 * score for score in found.metrics.values()] == pytest.approx(list(map(float, values)), abs=0.06)
     assert list(found.metrics) == names
-    assert found.command == f"hf-captioner evaluate {data} --model {own_checkpoint} --write-results"
+    assert found.command == f"hf-captioner evaluate {' '.join(flags)}"
     card = ModelCard.load(own_checkpoint / "README.md")
     assert {result.metric_name for result in card.data.eval_results} == set(names)
     assert f"{data.name}, validation split" in card.text
@@ -65,7 +66,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
 def test_what_cannot_be_measured_is_one_sentence(
     data: Path, checkpoint: Path, flags: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(data), "--model", str(checkpoint), *flags]) == code
+    assert main(["evaluate", str(data), "--model", str(checkpoint), *flags]) == code
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
 
@@ -77,7 +78,7 @@ def test_what_cannot_be_measured_is_one_sentence(
 def test_data_that_cannot_be_used_is_one_sentence(
     checkpoint: Path, places: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*places, "--model", str(checkpoint)]) == code
+    assert main(["evaluate", *places, "--model", str(checkpoint)]) == code
     assert complaint in capsys.readouterr().err
 
 

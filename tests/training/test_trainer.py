@@ -1,23 +1,31 @@
 """Training learns, keeps the best, and after being killed ends where it would have ended."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torchvision.models import resnet18
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.training.trainer import main
+from hf_captioner.cli import main
+from hf_captioner.config import ConfidenceConfig
+from hf_captioner.hub.evaluation import Evaluation, Scores
+from hf_captioner.modeling.confidence import Confidence
+from hf_captioner.training.recipe import FROM_BACKBONE, FURTHER, Recipe
 from tests import forked
 from tests.conftest import generated, write_table
 
@@ -37,6 +45,9 @@ stages:
 """
 
 
+RANDOM = ("--backbone", "random")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
@@ -45,15 +56,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def arguments(data: Path, out: Path) -> list[str]:
-    return [str(data / "recipe.yaml"), "--data", str(data / "captions.csv"), "--out", str(out), "--backbone", "random"]
+def arguments(data: Path, out: Path, recipe: Path | None = None, start: Sequence[str] = RANDOM) -> list[str]:
+    chosen = ["--recipe", str(recipe or data / "recipe.yaml"), *start]
+    return ["train", str(data / "captions.csv"), "--out", str(out), *chosen]
 
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = forked.run("hf_captioner.training.trainer", *arguments(data, out))
+    done = forked.run("hf_captioner.cli", *arguments(data, out))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -113,8 +125,8 @@ def test_two_processes_learn_as_one_does(data: Path, tmp_path: Path) -> None:
     """The same global batch, so the same losses, but for the order of sums: within a thousandth."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0").split("  - {epochs: 1,")[0])
-    one, two = ([str(recipe), *arguments(data, tmp_path / name)[1:]] for name in ("one", "two"))
-    assert forked.run("hf_captioner.training.trainer", *one).returncode == 0
+    one, two = (arguments(data, tmp_path / name, recipe) for name in ("one", "two"))
+    assert forked.run("hf_captioner.cli", *one).returncode == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -127,7 +139,7 @@ def test_two_processes_learn_as_one_does(data: Path, tmp_path: Path) -> None:
         "accelerate.commands.launch",
         *launch.split(),
         "-m",
-        "hf_captioner.training.trainer",
+        "hf_captioner",
         *two,
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=one_thread(), timeout=300)
@@ -149,8 +161,7 @@ def test_a_captioner_is_trained_further_with_its_own_words_and_licence(data: Pat
         f"{data / name}.png,a goat,{split}" for name, split in (("0", "train"), ("16", "validation"))
     ]
     (tmp_path / "captions.csv").write_text("\n".join(rows))
-    flags = ["--data", str(tmp_path / "captions.csv"), "--out", str(tmp_path / "out"), "--init", str(tmp_path / "old")]
-    assert main([str(recipe), *flags]) == 0
+    assert main(arguments(tmp_path, tmp_path / "out", recipe, ["--init", str(tmp_path / "old")])) == 0
     new = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
     assert new.tokenizer.encode("dog goat") == old.tokenizer.encode("dog goat")
     assert new.weights_license == "non-commercial\n"
@@ -163,8 +174,28 @@ def test_a_recipe_for_another_architecture_is_refused(
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("hidden_size: 24", "hidden_size: 25"))
-    assert main([str(recipe), *arguments(data, tmp_path / "out")[1:-2], "--init", str(run / "best")]) == 1
+    assert main(arguments(data, tmp_path / "out", recipe, ["--init", str(run / "best")])) == 2
     assert "has hidden_size 24 and not 25; change the recipe's `model`" in capsys.readouterr().err
+
+
+def test_without_a_recipe_a_captioner_is_trained_further(data: Path, run: Path, tmp_path: Path) -> None:
+    old = ImageCaptioner.from_pretrained(run / "best")
+    old.generation_config = dataclasses.replace(old.generation_config, num_beams=4)
+    old.save_pretrained(tmp_path / "old")
+    flags = ["--out", str(tmp_path / "out"), "--init", str(tmp_path / "old"), "--device", "cpu", "--dataset", "Blocks"]
+    done = forked.run("hf_captioner.cli", "train", data / "captions.csv", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "stage 1 epoch 1: loss" in done.stderr and "CIDEr" in done.stderr and done.stdout == ""
+    new = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
+    assert new.config == old.config and new.generation_config.num_beams == 4
+    assert new.evaluation.initialized_from == f"the captioner {tmp_path / 'old'}"
+    assert [given.name for given in new.evaluation.trained_on][-1] == "Blocks"
+    assert new.evaluation.trained_on[-1].images == 16 and new.evaluation.scores == ()
+
+
+def test_the_recipes_of_the_package_are_sound() -> None:
+    assert Recipe.read(FURTHER).model == {}
+    assert Recipe.read(FROM_BACKBONE).captioner_config(100).encoder == "resnet50"
 
 
 def test_a_finished_run_is_not_run_again_and_another_recipe_is_refused(
@@ -176,8 +207,82 @@ def test_a_finished_run_is_not_run_again_and_another_recipe_is_refused(
     assert time.perf_counter() - began < 20
     other = tmp_path / "other.yaml"
     other.write_text(RECIPE.replace("seed: 1", "") + "seed: 2\n")
-    assert main([str(other), *arguments(data, run)[1:]]) == 1
-    assert "was saved by another run (its recipe differ); give another --out folder" in capsys.readouterr().err
+    assert main(arguments(data, run, other)) == 2
+    assert "was saved by another run (with another recipe); give another --out" in capsys.readouterr().err
+
+
+def saved(captioner: ImageCaptioner, folder: Path) -> str:
+    captioner.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_run_that_starts_from_other_weights_is_refused(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text(RECIPE.split("stages:")[0] + "stages: [{epochs: 1, learning_rate: 0.001, warmup: 0}]\n")
+    torch.manual_seed(0)
+    for name in ("one", "two"):
+        save_file(resnet18().state_dict(), tmp_path / f"{name}.safetensors")
+    one, two = (["--backbone", str(tmp_path / f"{name}.safetensors")] for name in ("one", "two"))
+    assert main(arguments(data, out, recipe, one)) == 0
+    shutil.copy(tmp_path / "one.safetensors", tmp_path / "copy.safetensors")
+    assert main(arguments(data, out, recipe, ["--backbone", str(tmp_path / "copy.safetensors")])) == 0
+    capsys.readouterr()
+    for other in (two, RANDOM, ["--init", str(run / "best")]):
+        assert main(arguments(data, out, recipe, other)) == 2
+        error = capsys.readouterr().err
+        assert "was saved by another run (with another" in error and "initialization" in error
+        assert error.count("\n") == 1
+
+
+def test_what_is_measured_of_the_first_captioner_does_not_stop_its_training(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = ImageCaptioner.from_pretrained(run / "best")
+    start = ["--init", saved(old, tmp_path / "old")]
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text("mixed_precision: 'no'\nstages: [{epochs: 1, learning_rate: 0.001, warmup: 0}]\n")
+    assert main(arguments(data, out, recipe, start)) == 0
+    fitted = ConfidenceConfig(intercept=0.0, slope=1.0, ood_threshold=1.0, ood_temperature=1.0)
+    old.config = dataclasses.replace(old.config, confidence=fitted)
+    old.confidence = Confidence(fitted, old.config.hidden_size)
+    old.evaluation = Evaluation(scores=(Scores("birds", "validation", {"CIDEr": 0.5}, "PTB", "a command"),))
+    saved(old, tmp_path / "old")
+    assert main(arguments(data, out, recipe, start)) == 0
+    with torch.no_grad():
+        next(old.decoder.parameters()).add_(0.5)
+    saved(old, tmp_path / "old")
+    capsys.readouterr()
+    assert main(arguments(data, out, recipe, start)) == 2
+    assert "with another initialization" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--backbone", "random", "--device", "abacus"], "device is 'abacus'; training expects auto, cpu or cuda"),
+        (["--backbone", "./gone.safetensors"], "Backbone weights ./gone.safetensors"),
+        (["another", "--backbone", "random"], "train takes one data set; found 2"),
+    ],
+)
+def test_flags_that_make_no_sense_are_one_sentence(
+    data: Path, tmp_path: Path, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = flags[:1] if not flags[0].startswith("-") else []
+    rest = flags[len(places) :]
+    recipe = ["--recipe", str(data / "recipe.yaml"), "--out", str(tmp_path / "out")]
+    assert main(["train", str(data / "captions.csv"), *places, *recipe, *rest]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+
+
+def test_the_leftovers_of_a_killed_process_are_removed(data: Path, run: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(run, tmp_path / "out"))
+    (out / ".state.safetensors.0.tmp").write_bytes(b"half")
+    (out / "best" / ".saving-0").mkdir()
+    assert main(arguments(data, out)) == 0
+    assert not list(out.rglob(".*"))
 
 
 @pytest.mark.parametrize(
@@ -194,5 +299,5 @@ def test_a_recipe_that_makes_no_sense_is_refused(
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("patience: 9", change))
-    assert main([str(recipe), *arguments(data, tmp_path / "out")[1:]]) == 1
+    assert main(arguments(data, tmp_path / "out", recipe)) == 2
     assert complaint in capsys.readouterr().err

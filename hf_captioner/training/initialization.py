@@ -1,0 +1,88 @@
+"""What a training run starts from: ImageNet weights of the encoder, or a captioner that is trained further."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.errors import ConfigError
+from hf_captioner.hub.evaluation import Evaluation, TrainingSet
+from hf_captioner.hub.packaged import bundled_checkpoint
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from hf_captioner.training.checkpointing import weights_digest
+from hf_captioner.training.data import Record
+from hf_captioner.training.recipe import Recipe
+
+RANDOM = "random"
+"""The backbone of an encoder that starts from random weights."""
+OVERRIDABLE = ("dropout",)
+"""Fields of CaptionerConfig in which a recipe may differ from the captioner that it trains further."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Exactly one of the two is given."""
+
+    backbone: str | None = None
+    """Encoder weights: a safetensors file in torchvision's names, or the word torchvision or random."""
+    init: str | None = None
+    """A captioner to train further: its folder or Hub id."""
+
+    def __post_init__(self) -> None:
+        if (self.backbone is None) == (self.init is None):
+            raise ConfigError("Training starts from either a backbone or a captioner; give one of --backbone, --init.")
+
+    def captioner(self, recipe: Recipe, train: Sequence[Record]) -> ImageCaptioner:
+        """The captioner on the CPU as training starts, the same in every process. Raises ConfigError."""
+        torch.manual_seed(recipe.seed)
+        if self.init is not None:
+            return _further(recipe, self.init)
+        sentences = (caption for record in train for caption in record.captions)
+        tokenizer = CaptionTokenizer.build(sentences, recipe.min_count)
+        captioner = ImageCaptioner(recipe.captioner_config(len(tokenizer)), tokenizer, recipe.generation_config())
+        if self.backbone not in (None, RANDOM):
+            captioner.encoder.load_backbone(self.backbone)
+        return captioner
+
+    def identity(self, captioner: ImageCaptioner) -> str:
+        """What tells the weights that training starts from, but not what was measured of them."""
+        if self.init is not None:
+            return weights_digest(captioner.encoder, captioner.decoder)
+        return RANDOM if self.backbone == RANDOM else weights_digest(captioner.encoder)
+
+    def __str__(self) -> str:
+        if self.init is None:
+            return "random weights" if self.backbone == RANDOM else "ImageNet weights"
+        bundled = Path(self.init) == bundled_checkpoint()
+        return "the captioner bundled with hf-captioner" if bundled else f"the captioner {self.init}"
+
+
+def _further(recipe: Recipe, init: str) -> ImageCaptioner:
+    """The captioner `init`, with the recipe's changes to its config and generation settings."""
+    given = ImageCaptioner.from_pretrained(init, device="cpu")
+    found = given.config.to_dict()
+    differ = [name for name in recipe.model if _plain(recipe.model[name]) != found[name] and name not in OVERRIDABLE]
+    if differ:
+        pairs = ", ".join(f"{name} {found[name]!r} and not {recipe.model[name]!r}" for name in differ)
+        raise ConfigError(f"{init} has {pairs}; change the recipe's `model`, or begin without --init.")
+    config = dataclasses.replace(given.config, **{**recipe.model, "confidence": None})
+    generation_config = dataclasses.replace(given.generation_config, **recipe.generation)
+    captioner = ImageCaptioner(config, given.tokenizer, generation_config)
+    captioner.encoder.load_state_dict(given.encoder.state_dict())
+    captioner.decoder.load_state_dict(given.decoder.state_dict())
+    captioner.weights_license, captioner.evaluation = given.weights_license, given.evaluation
+    return captioner
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def training_record(captioner: ImageCaptioner, origin: Origin, train: Sequence[Record], dataset: str) -> Evaluation:
+    """What the checkpoint says of its training; what was measured of earlier weights is dropped."""
+    captions = sum(len(record.captions) for record in train)
+    own = TrainingSet(dataset or "a data set without a name", len(train), captions)
+    return Evaluation(trained_on=(*captioner.evaluation.trained_on, own), initialized_from=str(origin))

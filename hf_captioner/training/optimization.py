@@ -1,0 +1,65 @@
+"""The optimizer of a stage, its learning rate schedule, and the moving average of the weights."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import compress
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.training.recipe import Stage
+
+Weights = tuple[Tensor, ...] | list[Tensor]
+
+
+def build_optimizer(captioner: ImageCaptioner, stage: Stage, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters; biases and other vectors are not decayed. `peak` is a group's peak rate."""
+    groups = []
+    for module, peak in (
+        (captioner.decoder, stage.learning_rate),
+        (captioner.encoder, stage.encoder_learning_rate),
+    ):
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for decayed in (True, False):
+            chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decayed]
+            if chosen:
+                decay = weight_decay if decayed else 0.0
+                groups.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
+    # Sampled rewards are noisy: a longer memory of the gradients' scale keeps self-critical steps small.
+    beta2 = 0.98 if stage.objective == "cross_entropy" else 0.999
+    return torch.optim.AdamW(groups, betas=(0.9, beta2), fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, stage: Stage, done: int, steps: int) -> None:
+    """Set the rates for the step after `done` of the stage's `steps`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * _ratio(stage, done, steps)
+
+
+def _ratio(stage: Stage, done: int, steps: int) -> float:
+    """Fraction of the peak rate: linear warm-up, then a cosine down to `final_lr_ratio`."""
+    if done < stage.warmup:
+        return (done + 1) / stage.warmup
+    through = (done - stage.warmup) / max(1, steps - stage.warmup)
+    return stage.final_lr_ratio + (1 - stage.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * through))
+
+
+def build_average(captioner: ImageCaptioner, decay: float) -> AveragedModel:
+    """A moving average of the captioner's trainable parameters; the others stay as they are."""
+    trained = [parameter.requires_grad for parameter in captioner.parameters()]
+    return AveragedModel(captioner, multi_avg_fn=_moving_average(decay, trained))
+
+
+def _moving_average(decay: float, trained: Sequence[bool]) -> Callable[[Weights, Weights, Tensor | int], None]:
+    """An exponential moving average with decay min(decay, (1 + n) / (10 + n)) after n updates, the schedule of
+    TensorFlow's ExponentialMovingAverage, so that the initial weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(average: Weights, current: Weights, updates: Tensor | int) -> None:
+        n = int(updates)
+        means, values = (list(compress(weights, trained)) for weights in (average, current))
+        torch._foreach_lerp_(means, values, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
