@@ -1,7 +1,7 @@
-"""How close to the limit: `python -m train.benchmark` prints a captioner's speed as ratios to its bare encoder's.
+"""Speed benchmark: `python -m train.benchmark` compares captioning with the bare encoder, its upper limit.
 
-The limit is the encoder's forward pass over pixels that are already there. What is compared is timed in turns, and the
-median of the turns' ratios is printed, so that a machine that is busy with other things blurs both sides alike.
+The encoder's forward pass over pixels in memory and captioning from files are timed in alternation, and the median
+ratio is reported, so that other load on the machine affects both alike.
 """
 
 import argparse
@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CheckpointError
 from hf_captioner.hub.packaged import data_path
 from hf_captioner.images import open_image, preprocess
-from train.scaling_benchmark import archive_pace, training_pace
+from hf_captioner.training.command import run_command
+from train.scaling_benchmark import archive_time, training_throughput
 
 BATCHES = (1, 8, 32)
 SIZE = (500, 375)
@@ -36,8 +35,8 @@ LOADED = "import hf_captioner, sys; hf_captioner.ImageCaptioner.from_pretrained(
 Row = tuple[str, ...]
 
 
-def iter_images(folder: Path, count: int) -> list[Path]:
-    """JPEG files cut from the page's examples, each elsewhere."""
+def write_images(folder: Path, count: int) -> list[Path]:
+    """JPEG files: different crops of the page's examples."""
     examples = [open_image(path) for path in sorted((data_path("space") / "examples").glob("*.jpg"))]
     paths = []
     for index in range(count):
@@ -55,8 +54,8 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def in_turns(rounds: int, *works: Callable[[], object]) -> list[list[float]]:
-    """The seconds of each piece of work in each round; a first round does not count."""
+def alternating(rounds: int, *works: Callable[[], object]) -> list[list[float]]:
+    """The seconds of each piece of work in each round, after one round to warm up."""
     measured = [[timed(work) for work in works] for _ in range(rounds + 1)][1:]
     return [list(column) for column in zip(*measured, strict=True)]
 
@@ -66,55 +65,67 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def throughput(captioner: ImageCaptioner, paths: Sequence[Path], rounds: int) -> Iterator[Row]:
-    """From files to captions, against the encoder alone: (what, images a second, of the encoder's)."""
+    """Batches, from files to captions: (what, images/s, of the encoder at the largest batch, of the encoder's best)."""
     pixels = torch.stack([preprocess(open_image(path), captioner.config) for path in paths[: max(BATCHES)]])
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    pixels = pixels.to(captioner.device, memory_format=torch.channels_last)
+    some = list(paths[: 4 * max(BATCHES)])
+
+    @torch.inference_mode()
+    def encode(batch: int) -> None:
+        for part in pixels.split(batch) * 4:
+            captioner.encoder(part)
+        _synchronize(captioner.device)
+
+    works: dict[str, Callable[[], object]] = {
+        f"the encoder alone, {batch} at a time": partial(encode, batch) for batch in BATCHES
+    }
     for batch in BATCHES:
-        some, turns = list(paths[: 4 * batch]), max(rounds, 2 * rounds * 8 // batch)
-
-        @torch.inference_mode()
-        def encoder(part: Tensor = pixels[:batch]) -> None:
-            for _ in range(4):
-                captioner.encoder(part)
-
-        kinds: dict[str, Callable[[], object]] = {
-            "the encoder alone": encoder,
-            "greedy search": partial(captioner.caption, some, batch_size=batch, num_beams=1),
-            "the checkpoint's search": partial(captioner.caption, some, batch_size=batch),
-        }
-        seconds = in_turns(turns, *kinds.values())
-        for name, spent in zip(kinds, seconds, strict=True):
-            pace = len(some) / statistics.median(spent)
-            yield f"{batch} at a time, {name}", f"{pace:.1f} images/s", f"{ratio(seconds[0], spent):.2f}"
+        works[f"captions, {batch} at a time, greedy search"] = partial(
+            captioner.caption, some, batch_size=batch, num_beams=1
+        )
+        works[f"captions, {batch} at a time, the checkpoint's settings"] = partial(
+            captioner.caption, some, batch_size=batch
+        )
+    seconds = dict(zip(works, alternating(rounds, *works.values()), strict=True))
+    encoder = {batch: seconds[f"the encoder alone, {batch} at a time"] for batch in BATCHES}
+    best = min(encoder.values(), key=statistics.median)
+    for name, spent in seconds.items():
+        rate = len(some) / statistics.median(spent)
+        yield name, f"{rate:.1f}", f"{ratio(encoder[max(BATCHES)], spent):.2f}", f"{ratio(best, spent):.2f}"
 
 
 def latency(captioner: ImageCaptioner, paths: Sequence[Path], count: int) -> Iterator[Row]:
-    """One image after the other, from the file to its caption with attention: (what, percentiles, ratio)."""
-    one = preprocess(open_image(paths[0]), captioner.config)[None].contiguous(memory_format=torch.channels_last)
+    """One image at a time, from the file to its caption with attention: (what, percentiles, ratio to the encoder)."""
+    one = preprocess(open_image(paths[0]), captioner.config)[None]
+    one = one.to(captioner.device, memory_format=torch.channels_last)
     after = iter(range(10**9))
 
-    def caption(**search: Any) -> None:
-        captioner.caption(paths[next(after) % len(paths)], **search)
+    def caption(**generation: Any) -> None:
+        captioner.caption(paths[next(after) % len(paths)], **generation)
 
-    encoder = torch.inference_mode()(partial(captioner.encoder, one))
-    bare, greedy, own = in_turns(count, encoder, partial(caption, num_beams=1), caption)
-    for name, spent in (("the encoder alone", bare), ("greedy search", greedy), ("the checkpoint's search", own)):
+    @torch.inference_mode()
+    def encode() -> None:
+        captioner.encoder(one)
+        _synchronize(captioner.device)
+
+    bare, greedy, own = alternating(count, encode, partial(caption, num_beams=1), caption)
+    for name, spent in (("the encoder alone", bare), ("greedy search", greedy), ("the checkpoint's settings", own)):
         half, nine, most = (1000 * statistics.quantiles(spent, n=100)[at - 1] for at in (50, 90, 99))
-        yield f"one image, {name}", f"{half:.0f} / {nine:.0f} / {most:.0f} ms", f"{ratio(spent, bare):.2f}"
+        yield name, f"{half:.0f} / {nine:.0f} / {most:.0f} ms", f"{ratio(spent, bare):.2f}"
+
+
+def _synchronize(device: torch.device) -> None:
+    """Wait for a GPU, which is only given its work by a call."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def start_up(model: str | None, rounds: int) -> Iterator[Row]:
-    """New processes: importing torch and torchvision alone, and importing this package and loading the captioner."""
+    """New processes: import torch and torchvision, against import hf_captioner and load the captioner."""
     commands = [[sys.executable, "-c", BARE], [sys.executable, "-c", LOADED, *([model] if model else [])]]
-    spent = in_turns(rounds, *(partial(subprocess.run, command, check=True) for command in commands))
+    spent = alternating(rounds, *(partial(subprocess.run, command, check=True) for command in commands))
     for name, seconds in zip((BARE, "import hf_captioner and load"), spent, strict=True):
         yield f"`{name}`", f"{statistics.median(seconds):.1f} s", f"{ratio(seconds, spent[0]):.2f}"
-
-
-def table(head: Row, rows: Iterator[Row]) -> None:
-    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def machine() -> str:
@@ -125,30 +136,39 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
+def _print_table(head: Row, rows: Iterator[Row]) -> None:
+    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
-    parser.add_argument("--model", help="folder or Hub id; without it the bundled checkpoint")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels of a side, in place of the checkpoint's")
-    parser.add_argument("--bfloat16", action="store_true", help="both in bfloat16")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that are timed")
-    parser.add_argument("--archive", type=int, default=1000, help="the most images of the archive rows")
+    parser.add_argument("--model", metavar="ID", help="a folder or Hub id; without it the bundled checkpoint")
+    parser.add_argument("--image-size", type=int, help="pixels of a side, in place of the checkpoint's")
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), or a device of PyTorch's")
+    parser.add_argument("--dtype", default="auto", help="auto (float32), bfloat16 or float16; of both sides")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
+    parser.add_argument("--archive", type=int, default=1000, help="most images of the archive rows")
     options = parser.parse_args(argv)
-    try:
-        captioner = ImageCaptioner.from_pretrained(options.model)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    captioner.config = dataclasses.replace(captioner.config, image_size=options.image_size)
-    captioner.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-    print(f"{machine()}; {options.image_size} x {options.image_size}, {'bfloat16' if options.bfloat16 else 'float32'}")
-    with tempfile.TemporaryDirectory() as temporary, torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-        paths = iter_images(Path(temporary), 4 * max(BATCHES))
-        table(("captions", "pace", "of the encoder's"), throughput(captioner, paths, options.rounds))
-        table(("captions", "median / 90 % / 99 %", "times the encoder"), latency(captioner, paths, 10 * options.rounds))
-    table(("start", "time", "ratio"), start_up(options.model, max(2, options.rounds // 2)))
-    table(("archive", "time an image", "peak memory"), archive_pace(options.archive))
-    table(("training", "pace", "of bare forward and backward passes"), training_pace(options.rounds))
-    return 0
+    return run_command(parser.prog, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    size = options.image_size or captioner.config.image_size
+    captioner.config = dataclasses.replace(captioner.config, image_size=size)
+    print(f"{machine()}; {captioner.device}, {size} x {size}, {captioner.dtype}")
+    reduced = torch.autocast(captioner.device.type, captioner.dtype, enabled=captioner.dtype != torch.float32)
+    with tempfile.TemporaryDirectory() as temporary, reduced:
+        paths = write_images(Path(temporary), 4 * max(BATCHES))
+        columns = ("", "images/s", f"vs encoder at batch {max(BATCHES)}", "vs encoder's best")
+        _print_table(columns, throughput(captioner, paths, options.rounds))
+        percentiles = latency(captioner, paths, 10 * options.rounds)
+        _print_table(("one image", "median / 90th / 99th percentile", "vs encoder"), percentiles)
+    _print_table(("start", "time", "ratio"), start_up(options.model, max(2, options.rounds // 2)))
+    _print_table(("archive", "time an image", "peak memory"), archive_time(options.archive))
+    _print_table(("training", "images/s", "vs bare forward and backward passes"), training_throughput(options.rounds))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What grows with the work: an archive's time an image and memory, and training's steps against the bare passes.
+"""Scaling benchmark: time per image and memory as the archive grows; training throughput against bare forward/backward.
 
-`python -m train.scaling_benchmark ARCHIVE OUT [MODEL]` captions an archive in a process of its own and says how
-long it took.
+`python -m train.scaling_benchmark ARCHIVE OUT [MODEL]` captions an archive in a process of its own and prints the time
+and the peak memory as JSON; `train.benchmark` runs it.
 """
 
 import dataclasses
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from hf_captioner.bulk.readers import iter_images
@@ -30,6 +29,7 @@ from hf_captioner.config import CaptionerConfig
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.data import Record
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
+from hf_captioner.training.initialization import Origin
 from hf_captioner.training.losses import CrossEntropy, LossOutput
 from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.trainer import Trainer
@@ -37,7 +37,7 @@ from hf_captioner.training.trainer import Trainer
 MEMBERS = 5000
 """Images in a tar file."""
 WORDS = [f"word{chr(97 + i // 676)}{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}" for i in range(2900)]
-"""As many as Flickr8k's captions have more than three times."""
+"""A vocabulary of Flickr8k's size."""
 MODEL: dict[str, Any] = {"encoder": "resnet50", "decoder": "bilstm", "hidden_size": 480}
 STAGES = {
     "on frozen features": Stage(epochs=1, learning_rate=1e-4),
@@ -57,7 +57,7 @@ def generated(count: int) -> list[bytes]:
 
 
 def small_captioner() -> ImageCaptioner:
-    """Random weights and a quick encoder, so that what is around the encoder shows."""
+    """Random weights and a fast encoder, so that reading and writing show."""
     torch.manual_seed(0)
     tokenizer = CaptionTokenizer.build([" ".join(WORDS)], min_count=1)
     config = CaptionerConfig(
@@ -71,8 +71,8 @@ def small_captioner() -> ImageCaptioner:
     return ImageCaptioner(config, tokenizer)
 
 
-def archive_pace(most: int) -> Iterator[tuple[str, ...]]:
-    """100, 1,000, ... images from tar files into a table: (how many, milliseconds each, peak memory)."""
+def archive_time(most: int) -> Iterator[tuple[str, ...]]:
+    """100, 1,000, ... images from tar files into a table: (how many, time an image, peak memory)."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, files, count = Path(temporary), generated(100), 100
         small_captioner().save_pretrained(folder / "model")
@@ -100,8 +100,8 @@ def archive_pace(most: int) -> Iterator[tuple[str, ...]]:
             count *= 10
 
 
-def training_pace(rounds: int) -> Iterator[tuple[str, ...]]:
-    """A stage's steps against bare forward and backward passes over the same batches: (what, pace, ratio)."""
+def training_throughput(rounds: int) -> Iterator[tuple[str, ...]]:
+    """Training steps against bare forward and backward passes over the same batches: (what, images/s, ratio)."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         records = []
@@ -113,16 +113,16 @@ def training_pace(rounds: int) -> Iterator[tuple[str, ...]]:
         for name, stage in STAGES.items():
             stages = (dataclasses.replace(stage, epochs=rounds + 1),)
             recipe = Recipe(stages, MODEL, {}, min_count=1, batch_size=48, patience=99)
-            trainer = Trainer(recipe, records, folder / name.replace(" ", "-"), backbone="random")
+            trainer = Trainer(recipe, records, folder / name.replace(" ", "-"), Origin("random"))
             trainer.run()
             spent = [row["seconds"] for row in trainer.progress.history][1:]
             bare = _bare(trainer, rounds)
-            pace, share = 96 / statistics.median(spent), statistics.median(bare) / statistics.median(spent)
-            yield name, f"{pace:.1f} images/s", f"{share:.2f}"
+            rate, share = 96 / statistics.median(spent), statistics.median(bare) / statistics.median(spent)
+            yield name, f"{rate:.1f}", f"{share:.2f}"
 
 
 def _bare(trainer: Trainer, rounds: int) -> list[float]:
-    """Seconds of each round of forward and backward passes, the batches being there."""
+    """Seconds of each round of forward and backward passes over batches in memory."""
     recipe, stage, config = trainer.recipe, trainer.recipe.stages[0], trainer.captioner.config
     features = None if stage.reads_pixels else trainer.cached(trainer.train)
     trainer.captioner.encoder.unfreeze_from(stage.unfreeze_from)
@@ -130,13 +130,13 @@ def _bare(trainer: Trainer, rounds: int) -> list[float]:
     batches: list[Batch] = list(loader(dataset, EpochOrder(len(dataset), recipe.batch_size, recipe.seed), recipe))
     model = CrossEntropy(trainer.captioner, label_smoothing=recipe.label_smoothing).train()
     trainer.captioner.encoder.eval()
-    accelerator, seconds = Accelerator(mixed_precision=recipe.mixed_precision), []
+    seconds = []
     for _ in range(rounds + 1):
         began = time.perf_counter()
         for batch in batches:
-            with accelerator.autocast():
-                found: LossOutput = model(batch)
-            (found.loss / found.weight).backward()
+            with trainer.accelerator.autocast():
+                output: LossOutput = model(batch.to(trainer.accelerator.device))
+            (output.loss / output.weight).backward()
             model.zero_grad()
         seconds.append(time.perf_counter() - began)
     return seconds[1:]
@@ -145,10 +145,10 @@ def _bare(trainer: Trainer, rounds: int) -> list[float]:
 def main(arguments: Sequence[str]) -> None:
     captioner = ImageCaptioner.from_pretrained(*arguments[2:])
     began = time.perf_counter()
-    tally = caption_many(captioner, iter_images(arguments[0]), arguments[1])
+    result = caption_many(captioner, iter_images(arguments[0]), arguments[1])
     seconds = time.perf_counter() - began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"captioned": tally.captioned, "seconds": seconds, "memory": memory}))
+    print(json.dumps({"captioned": result.captioned, "seconds": seconds, "memory": memory}))
 
 
 if __name__ == "__main__":
