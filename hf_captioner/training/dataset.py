@@ -28,7 +28,7 @@ SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images and captions; B images, R = B * K captions in the images' order."""
+    """A step's B images and their R = B * K captions, in the images' order."""
 
     images: Tensor
     """(B, 3, S, S) pixels or (B, N, C) features."""
@@ -37,9 +37,9 @@ class Batch:
     targets: Tensor
     """(R, T) words and end token, padded."""
     lengths: Tensor
-    """(R,) places that count in `words` and `targets`; stays on the CPU."""
+    """(R,) lengths without padding; on the CPU, as packing wants them."""
     indices: Tensor
-    """(B,) which of the records these are."""
+    """(B,) indices of the records."""
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(self.images.to(device), self.words.to(device), self.targets.to(device), self.lengths, self.indices)
@@ -82,7 +82,7 @@ class CaptionDataset(Dataset[Sample]):
 
 
 def augment(image: Image.Image, draw: random.Random, *, may_flip: bool) -> Image.Image:
-    """A random crop of 60 to 100 % of the area, mild changes of light and colour, and a flip where it is allowed."""
+    """A random crop of 60 to 100 % of the area, mild colour jitter, and a random flip if allowed."""
     width, height = image.size
     area, ratio = draw.uniform(0.6, 1.0), draw.uniform(0.85, 1.18)
     w, h = min(1.0, (area * ratio) ** 0.5), min(1.0, (area / ratio) ** 0.5)
@@ -103,7 +103,7 @@ class EpochOrder:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.process, self.processes = process, processes
         self.epoch, self.first = 0, 0
-        """Which epoch comes next, and the step it begins at."""
+        """The next epoch and its first step."""
 
     def __len__(self) -> int:
         whole, rest = divmod(self.images, self.batch_size)
@@ -125,7 +125,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def padded(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Captions that end as they should (with the end token, or cut) -> `words`, `targets` and `lengths` of a Batch."""
+    """Captions, each with its end token unless it was cut -> `words`, `targets` and `lengths` of a Batch."""
     start, pad = CaptionTokenizer.start_id, CaptionTokenizer.pad_id
     width = max(map(len, captions))
     targets = torch.tensor([[*ids, *[pad] * (width - len(ids))] for ids in captions])

@@ -1,4 +1,4 @@
-"""What a step of training minimises: cross-entropy with the true words, or the expected reward of sampled captions."""
+"""Training losses: cross-entropy of the reference captions, and self-critical training on sampled ones."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.dataset import Batch, padded
 
 Reward = Callable[[int, Sequence[int]], float]
-"""Of a caption (ids, the end token included where it ended) of the training image with this index."""
+"""(training image's index, caption ids with the end token if it ended) -> reward."""
 
 
 class LossOutput(NamedTuple):
     """Sums over a batch; a step divides them by `weight`, summed over all processes."""
 
     loss: Tensor
-    """What is differentiated."""
+    """Differentiated."""
     value: Tensor
-    """What is reported: the loss, or minus the reward."""
+    """Reported: the loss, or minus the reward."""
     weight: Tensor
-    """How many words or captions were summed."""
+    """Number of words or captions in the sums."""
 
 
 class CrossEntropy(nn.Module):
@@ -57,9 +57,9 @@ class SelfCritical(nn.Module):
     """Self-critical sequence training (Rennie et al. 2017) with several samples an image.
 
     loss = -sum over sampled captions of (r - b) log p(caption), r its reward, b the mean reward of the image's
-    other samples (Luo 2020), plus `xe_weight` times the cross-entropy of the true captions, both a caption.
-    p is the model's distribution at `temperature`, both where captions are drawn and where they are learned: a
-    label-smoothed model at temperature 1 samples a stray word in most captions.
+    other samples (Luo 2020), plus `xe_weight` times the cross-entropy of the reference captions, both per caption.
+    p is the model's distribution at `temperature`, in sampling and in the loss: at temperature 1 a label-smoothed model
+    samples a stray word in most captions.
     """
 
     def __init__(
@@ -98,15 +98,15 @@ class SelfCritical(nn.Module):
 
     @torch.no_grad()
     def _sample(self, features: FeatureMap) -> list[list[int]]:
-        """`samples` captions an image, drawn from the model without dropout; each ends with the end token
-        unless it was cut at `max_length` words."""
+        """Sample `samples` captions per image without dropout; each ends with the end token unless it was cut at
+        `max_length` words."""
         decoder, end = self.cross_entropy.decoder, CaptionTokenizer.end_id
         was_training = decoder.training
         decoder.eval()
         state = decoder.start(FeatureMap(features.values.detach(), features.height, features.width))
         rows = torch.arange(len(features.values), device=features.values.device).repeat_interleave(self.samples)
         state, words = state.select(rows), torch.full_like(rows, CaptionTokenizer.start_id)
-        drawn = []
+        sampled = []
         banned = [CaptionTokenizer.pad_id, CaptionTokenizer.start_id, CaptionTokenizer.unknown_id]
         ended = torch.zeros_like(rows, dtype=torch.bool)
         for _ in range(self.max_length + 1):
@@ -114,10 +114,10 @@ class SelfCritical(nn.Module):
             probabilities = (step.log_probs / self.temperature).softmax(-1)
             probabilities[:, banned] = 0
             words, state = torch.multinomial(probabilities, 1).squeeze(1), step.state
-            drawn.append(words)
+            sampled.append(words)
             ended |= words == end
             if bool(ended.all()):
                 break
         decoder.train(was_training)
-        captions = torch.stack(drawn, 1).tolist()
+        captions = torch.stack(sampled, 1).tolist()
         return [ids[: ids.index(end) + 1] if end in ids else ids[: self.max_length] for ids in captions]

@@ -74,7 +74,7 @@ class CaptionMetric(evaluate.Metric):
 def caption_scores(
     predictions: Sequence[str], references: Sequence[Sequence[str]], *, meteor: bool = True
 ) -> dict[str, float]:
-    """`CaptionMetric` on sentences that are all at hand."""
+    """`CaptionMetric` of sentences in memory."""
     scores: dict[str, float] = CaptionMetric().compute(
         predictions=list(predictions), references=[list(sentences) for sentences in references], meteor=meteor
     )
@@ -82,7 +82,7 @@ def caption_scores(
 
 
 def cider_of_each(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Each sentence's own CIDEr; their mean is the CIDEr of `caption_scores`."""
+    """The CIDEr of each sentence; their mean is the CIDEr of `caption_scores`."""
     _, each = Cider().compute_score(_tokenized(references), _tokenized([[sentence] for sentence in predictions]))
     return [float(value) for value in each]
 
@@ -113,7 +113,7 @@ def _meteor(written: Sentences, found: Sentences) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Java's chatter on the standard error it inherits is kept back, and shown where the work fails."""
+    """Hide what Java prints on stderr, unless the block fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:

@@ -1,4 +1,4 @@
-"""What a training run does: a YAML file, read strictly into frozen dataclasses."""
+"""Training recipes: YAML files, read strictly into frozen dataclasses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,17 @@ FURTHER, FROM_BACKBONE = RECIPES / "further.yaml", RECIPES / "from_backbone.yaml
 
 @dataclass(frozen=True)
 class Stage(ValidatedConfig):
-    """A stretch of training with its own schedule; each stage begins from the best weights of the one before."""
+    """A stage of training with its own schedule; it starts from the best weights of the stage before."""
 
     epochs: int
     learning_rate: float
     """Peak rate of the decoder; warmed up linearly, then a cosine down to `final_lr_ratio` times it."""
     final_lr_ratio: float = 0.0
     unfreeze_from: str | None = None
-    """First trainable module of the encoder (`layer2`); None keeps it frozen and trains on cached features."""
+    """First trainable module of the encoder (`layer2`); None keeps the encoder frozen and trains on cached features."""
     encoder_learning_rate: float = 0.0
     augment: bool = False
-    """Random resized crops, changes of colour, a flip where no caption names a side (needs the images)."""
+    """Random resized crops, colour jitter, and flips of images whose captions name no side."""
     captions: int = 5
     """Captions of each image that an epoch trains on, chosen at random."""
     warmup: int = 100
@@ -82,9 +82,9 @@ class Recipe(ValidatedConfig):
     clip_norm: float = 5.0
     """Largest norm of the gradient."""
     average: float = 0.0
-    """Decay of the moving average of the weights, which is what is validated and kept; 0 keeps the last weights."""
+    """Decay of the moving average of the weights, which is validated and saved; 0 saves the weights themselves."""
     patience: int = 3
-    """A stage ends early after this many epochs without a better CIDEr."""
+    """A stage ends after this many epochs without a better validation CIDEr."""
     mixed_precision: str = "bf16"
     """`bf16` or `no`."""
     seed: int = 1

@@ -1,4 +1,4 @@
-"""What self-critical training rewards: CIDEr-D and BLEU-4 of token ids, equal to pycocoevalcap's on the same tokens."""
+"""Rewards of self-critical training: CIDEr-D and BLEU-4 of token ids, equal to pycocoevalcap's on the same tokens."""
 
 import math
 from collections import Counter
