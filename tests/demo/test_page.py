@@ -309,7 +309,7 @@ def test_a_batch_is_stopped_and_what_it_has_is_downloaded(page: Page, tmp_path: 
     open_tab(page, "Batch")
     give(page, "#files", [tmp_path / "large.png"] * 200)
     page.get_by_role("button", name="Caption all").click()
-    expect(page.get_by_text(re.compile(r"^Captioning: \d+ of 200$"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Captioning: \d+ of 200$"))).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Stop").click()
     stopped = page.get_by_text(re.compile(r"^Stopped: \d+ of 200$"))
     done = stopped.inner_text()
