@@ -17,9 +17,7 @@ import pytest
 
 from hf_captioner import CaptionerConfig, GenerationConfig, ImageCaptioner
 from hf_captioner.config import ConfidenceConfig, ValidatedConfig
-from hf_captioner.demo import app
-from hf_captioner.demo import tab_batch as many
-from hf_captioner.demo.session import CaptionRequest, most_attended, recaption, start_session
+from hf_captioner.demo import tab_batch, uploads
 from hf_captioner.hub import evaluation
 from hf_captioner.hub.evaluation import Evaluation
 from hf_captioner.hub.packaged import bundled_checkpoint
@@ -309,16 +307,8 @@ def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_camera_that_is_covered_is_not_spoken_of() -> None:
-    """As in the README's animation."""
-    captioner = ImageCaptioner.from_pretrained()
-    session = start_session(captioner, ROOT / "space" / "examples" / "camera.jpg")
-    words = [word.text for word in session.plain.words]
-    covered = most_attended(session.plain.words[words.index("camera")].attention)
-    answer = recaption(captioner, session, CaptionRequest(), covered).answers[0]
-    assert "camera" not in answer.text.split()
-
-
 def test_the_pages_limits_are_as_stated() -> None:
-    assert f"{many.MOST} photos" in prose_of("README.md") and f"{many.MOST} photos" in prose_of("docs/page.md")
-    assert f"{app.UPLOAD_TTL // 60} minutes" in prose_of("docs/page.md")
+    assert f"{tab_batch.MAX_FILES} photos" in prose_of("README.md") and f"{tab_batch.MAX_FILES} photos" in prose_of(
+        "docs/page.md"
+    )
+    assert f"{uploads.UPLOAD_TTL // 60} minutes" in prose_of("docs/page.md")

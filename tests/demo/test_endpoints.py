@@ -46,7 +46,7 @@ def client(server: Server) -> Client:
 @pytest.fixture
 def bad_path(tmp_path: Path) -> Path:
     path = tmp_path / "<b>bad<.jpg"
-    path.write_text("no picture")
+    path.write_text("not an image")
     return path
 
 
@@ -67,7 +67,7 @@ def test_a_caption_is_continued(client: Client, saved_captioner: ImageCaptioner,
         client.predict(handle_file(image_path), "a submarine", api_name="/continue")
 
 
-def test_a_batch_goes_on_past_a_bad_picture(
+def test_a_batch_goes_on_past_a_bad_image(
     client: Client, saved_captioner: ImageCaptioner, image_path: Path, bad_path: Path
 ) -> None:
     answers = client.predict([handle_file(image_path), handle_file(bad_path)], api_name="/caption_batch")
@@ -85,12 +85,12 @@ def test_the_readmes_examples_run(
         .replace("http://127.0.0.1:7860", server.url)
         .replace("two dogs", "two dog")
     )
-    said = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True).stdout
-    assert re.search(r"^[a-z ]+ \['[a-z]+'", said, re.MULTILINE)
-    assert re.search(r"^two dog", said, re.MULTILINE)
+    printed = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^[a-z ]+ \['[a-z]+'", printed, re.MULTILINE)
+    assert re.search(r"^two dog", printed, re.MULTILINE)
 
 
-def test_a_bad_picture_is_one_sentence_without_the_servers_paths(client: Client, bad_path: Path) -> None:
+def test_a_bad_image_is_one_sentence_without_the_servers_paths(client: Client, bad_path: Path) -> None:
     with pytest.raises(AppError, match="This file isn't an image") as error:
         client.predict(handle_file(bad_path), api_name="/caption")
     assert "tmp" not in str(error.value)
@@ -103,7 +103,7 @@ def called(server: Server, name: str, data: list[Any]) -> str:
     return httpx.get(f"{call}/{event}", timeout=60).text
 
 
-def handed_in(server: Server, name: str, content: bytes) -> str:
+def uploaded(server: Server, name: str, content: bytes) -> str:
     """Where the server keeps an upload."""
     return httpx.post(f"{server.url}/gradio_api/upload", files={"files": (name, content)}).json()[0]
 
@@ -121,14 +121,14 @@ MARK = {"meta": {"_type": "gradio.FileData"}}
 
 
 def test_a_models_name_that_is_too_long_is_one_sentence() -> None:
-    """The page escapes it; it does not escape what Gradio itself says of an error that it was not told to expect."""
+    """The page escapes it; it could not escape what Gradio itself shows of an error of another kind."""
     with pytest.raises(CheckpointError, match="File name too long; expected a folder, or a Hub id owner/name"):
         load_captioner("<b>" * 100)
 
 
-def test_a_picture_of_the_servers_own_is_not_captioned(server: Server, image_path: Path) -> None:
+def test_an_image_of_the_servers_own_is_not_captioned(server: Server, image_path: Path) -> None:
     path = {"path": str(image_path)}
-    climbing = {"path": f"{handed_in(server, 'a.jpg', b'')}/../../../..{image_path}"}
+    climbing = {"path": f"{uploaded(server, 'a.jpg', b'')}/../../../..{image_path}"}
     files = [path | MARK, path, path | {"meta": {}}, path | {"meta": {"_type": "mine"}}, climbing, climbing | MARK]
     for name, data in (
         ("caption", [str(image_path)]),
@@ -143,10 +143,10 @@ def test_a_picture_of_the_servers_own_is_not_captioned(server: Server, image_pat
 
 
 def test_whether_the_server_has_a_file_is_not_told(server: Server) -> None:
-    told = [
+    answers = [
         called(server, "caption", [{"path": path} | mark]) for path in ("/etc/passwd", "/etc/no") for mark in ({}, MARK)
     ]
-    assert [answer.replace("passwd", "no") for answer in told[:2]] == told[2:]
+    assert [answer.replace("passwd", "no") for answer in answers[:2]] == answers[2:]
 
 
 def test_no_file_of_the_server_is_read_through_it(server: Server, checkpoint: Path) -> None:
@@ -168,7 +168,7 @@ def test_no_file_of_the_server_is_read_through_it(server: Server, checkpoint: Pa
 def test_an_upload_is_no_page_of_the_servers(server: Server) -> None:
     """What a browser would run is handed back as a file to save."""
     for name in ("a.html", "a.svg", "a.xhtml", "a", "a.jpg.html"):
-        path = handed_in(server, name, b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")
+        path = uploaded(server, name, b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")
         answer = httpx.get(f"{server.url}/gradio_api/file={path}")
         assert answer.headers["content-disposition"].startswith("attachment")
         assert answer.headers["content-type"] == "application/octet-stream"
@@ -176,7 +176,7 @@ def test_an_upload_is_no_page_of_the_servers(server: Server) -> None:
 
 def test_what_a_visitor_types_is_no_markup(server: Server, image_path: Path) -> None:
     markup = "</script><img src=x onerror=alert(1)>"
-    path = handed_in(server, f"{markup}.jpg", image_path.read_bytes())
+    path = uploaded(server, f"{markup}.jpg", image_path.read_bytes())
     assert "<" not in path
     for url in (f"/?q={markup}", f"/?__theme={markup}", f"/?view={markup}", f"/{markup}", f"/gradio_api/file={markup}"):
         answer = httpx.get(server.url + url, headers={"X-Forwarded-Host": markup, "Referer": markup})
@@ -188,7 +188,7 @@ def test_what_a_visitor_types_is_no_markup(server: Server, image_path: Path) -> 
     assert answer.headers["content-type"].startswith("text/event-stream")
     direct = httpx.post(f"{server.url}/gradio_api/run/continue", json={"data": data})
     assert direct.headers["content-type"] == "application/json"
-    batch = called(server, "caption_batch", [[{"path": handed_in(server, "a", b"x"), "orig_name": markup} | MARK]])
+    batch = called(server, "caption_batch", [[{"path": uploaded(server, "a", b"x"), "orig_name": markup} | MARK]])
     assert "isn't an image" in batch and "<" not in batch
 
 
@@ -215,7 +215,7 @@ def test_nothing_of_a_visitor_stays_on_disk(checkpoint: Path, image_path: Path, 
             if stored() == own:
                 break
             time.sleep(0.5)
-        assert stored() == own, "the pictures of the page's buttons stay"
+        assert stored() == own, "the images of the page's buttons stay"
         client.predict(handle_file(image_path), api_name="/caption")
         assert set(server.files) - own
     assert not server.files, "the server has ended"

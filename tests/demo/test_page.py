@@ -23,8 +23,8 @@ GRADIOS_OWN = ('aria-label="Static column"', 'class="virtual-table-viewport')
 PASTED = """async () => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 });
   Object.assign(canvas.getContext("2d"), { fillStyle: "white" }).fillRect(0, 0, 64, 64);
-  const picture = await new Promise((go) => canvas.toBlob(go));
-  await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+  const blob = await new Promise((go) => canvas.toBlob(go));
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
 }"""
 PAINTED = """() => new Promise((go) => {
   let jump = 0;
@@ -79,7 +79,7 @@ def page(server: Server, browser: Browser, request: pytest.FixtureRequest) -> It
 @pytest.fixture
 def bad_path(tmp_path: Path) -> Path:
     path = tmp_path / "<b>bad<.jpg"
-    path.write_text("no picture")
+    path.write_text("not an image")
     return path
 
 
@@ -122,7 +122,7 @@ def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
 
 @pytest.fixture
 def captioned(page: Page, tmp_path: Path) -> Page:
-    """The page with a photograph captioned."""
+    """The page with an image captioned."""
     path = tmp_path / "<img src=x onerror=alert(1)>.png"
     generated(3).save(path)
     upload(page, path)
@@ -134,7 +134,7 @@ def pixels(page: Page) -> str:
     return page.evaluate("document.querySelector('#attention_view [data-part=image]').toDataURL()")
 
 
-def test_each_word_lights_the_photograph(captioned: Page, saved_captioner: ImageCaptioner) -> None:
+def test_each_word_lights_the_image(captioned: Page, saved_captioner: ImageCaptioner) -> None:
     caption = saved_captioner.caption(generated(3))
     words = captioned.locator("#attention_view .words button")
     assert words.all_inner_texts() == [word.text for word in caption.words]
@@ -184,7 +184,7 @@ def test_covering_what_a_word_looked_at_asks_again(captioned: Page) -> None:
     expect(captions(captioned)).to_have_count(2)
 
 
-def test_a_word_is_exchanged_and_the_rest_written_anew(captioned: Page, saved_captioner: ImageCaptioner) -> None:
+def test_picking_another_word_rewrites_the_rest(captioned: Page, saved_captioner: ImageCaptioner) -> None:
     first = text_of(captions(captioned).first).split()[0]
     captioned.locator("#attention_view .words button").nth(1).click()
     choice = captioned.locator("#alternatives label").nth(1)
@@ -198,9 +198,9 @@ def test_a_word_is_exchanged_and_the_rest_written_anew(captioned: Page, saved_ca
     expect(captioned.get_by_label("Start with")).to_have_value("")
 
 
-def test_wishes_are_granted(captioned: Page, saved_captioner: ImageCaptioner) -> None:
-    said = text_of(captions(captioned).first)
-    avoided = said.split()[-1]
+def test_captions_follow_the_request(captioned: Page, saved_captioner: ImageCaptioner) -> None:
+    text = text_of(captions(captioned).first)
+    avoided = text.split()[-1]
     captioned.get_by_label("Leave out").fill(avoided)
     captioned.get_by_label("Leave out").press("Enter")
     expect(captions(captioned)).to_have_count(2)
@@ -214,9 +214,9 @@ def test_wishes_are_granted(captioned: Page, saved_captioner: ImageCaptioner) ->
 
 
 def test_the_alternative_text_is_a_sentence_to_edit_and_copy(captioned: Page) -> None:
-    said = text_of(captions(captioned).first)
+    text = text_of(captions(captioned).first)
     alt = captioned.get_by_label("Alt text (check before using)")
-    expect(alt).to_have_value(f"{said.capitalize()}.")
+    expect(alt).to_have_value(f"{text.capitalize()}.")
     alt.fill('A "big" dog.')
     expect(captioned.locator("#alt-text-length")).to_contain_text("12 characters.")
     markup = captioned.get_by_label("HTML")
@@ -245,7 +245,7 @@ def test_an_example_is_captioned_at_a_click(page: Page) -> None:
     expect(captions(page)).to_have_count(1, timeout=60_000)
 
 
-def test_a_photograph_is_taken_or_pasted(page: Page, saved_captioner: ImageCaptioner) -> None:
+def test_a_photo_is_taken_or_pasted(page: Page, saved_captioner: ImageCaptioner) -> None:
     page.get_by_label("Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
     page.locator("video").evaluate("video => video.readyState > 1 || new Promise(go => (video.onloadeddata = go))")
@@ -261,7 +261,7 @@ def test_a_photograph_is_taken_or_pasted(page: Page, saved_captioner: ImageCapti
     assert text_of(captions(page)) == white.text
 
 
-def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(page: Page, bad_path: Path, image_path: Path) -> None:
+def test_a_broken_file_gets_a_sentence_and_the_page_goes_on(page: Page, bad_path: Path, image_path: Path) -> None:
     for _ in range(2):  # the second time with a caption to be taken back
         upload(page, bad_path)
         expect(page.get_by_text("This file isn't an image").first).to_be_visible(timeout=60_000)
@@ -272,7 +272,7 @@ def test_a_broken_picture_gets_a_sentence_and_the_page_goes_on(page: Page, bad_p
         page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
 
 
-def test_many_photographs_fill_a_table(
+def test_many_images_fill_a_table(
     page: Page, saved_captioner: ImageCaptioner, image_paths: list[Path], bad_path: Path
 ) -> None:
     open_tab(page, "Batch")

@@ -166,11 +166,11 @@ def test_changed_words_are_marked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("caption", "said"),
+    ("caption", "expected"),
     [("a dog runs", "A dog runs."), ("a dog runs.", "A dog runs."), ("", ""), ("  who? ", "Who?")],
 )
-def test_an_alternative_text_is_a_sentence(caption: str, said: str) -> None:
-    assert as_sentence(caption) == said
+def test_an_alternative_text_is_a_sentence(caption: str, expected: str) -> None:
+    assert as_sentence(caption) == expected
 
 
 def test_names_and_words_are_no_markup_in_the_snippet() -> None:

@@ -16,7 +16,7 @@ from hf_captioner.training.data import load_records
 @pytest.fixture
 def table(tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path) -> list[list[str]]:
     bad = tmp_path / "=cmd <b>bad.jpg"
-    bad.write_text("no picture")
+    bad.write_text("not an image")
     paths = [*image_paths[:2], bad, *image_paths[2:]]
     return list(tab_batch.caption_rows(tiny_captioner, [Upload(str(path), path.name) for path in paths]))
 
