@@ -16,7 +16,6 @@ ROOMS = [
     "errors",
     "atomic",
     "config",
-    "flags",
     "images",
     "modeling",
     "hub",
