@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import NamedImage, Source, is_collection, iter_images
+from hf_captioner.bulk.readers import NamedImage, Source, iter_images
 from hf_captioner.caption import Caption, Word
 from hf_captioner.config import CaptionerConfig, GenerationConfig, GenerationOptions
 from hf_captioner.errors import ConfigError, ImageError
@@ -104,9 +103,6 @@ class ImageCaptioner(PreTrainedCaptioner):
         An image that cannot be read comes out as an ImageError in its place, and the others go on.
         Raises at once, before anything is read, what `caption` raises for its keywords.
         """
-        single = isinstance(images, bytes) or (isinstance(images, str | os.PathLike) and not is_collection(images))
-        if single:
-            raise TypeError("stream() takes an iterable of images; for a single one use caption().")
         return self._stream(iter_images(images), batch_size, self.prepare_generation_config(generation))
 
     def _stream(

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_captioner import Caption, ConfigError, GenerationConfig, ImageCaptioner, ImageError
+from hf_captioner import Caption, ConfigError, GenerationConfig, ImageCaptioner, ImageError, iter_images
 from hf_captioner.config import GenerationOptions
 from hf_captioner.images import ImageSource, read_pixels
 
@@ -173,10 +173,16 @@ def test_a_stream_reads_at_most_two_batches_ahead_and_stops_when_left(
     assert read <= 7 + 2 * 3
 
 
-def test_a_single_image_is_no_stream(tiny_captioner: ImageCaptioner, image_path: Path) -> None:
-    for image in (image_path, str(image_path), image_path.read_bytes()):
-        with pytest.raises(TypeError, match=r"for a single one use caption\(\)"):
-            tiny_captioner.stream(image)  # type: ignore[arg-type]
+def test_a_path_a_folder_a_list_and_rows_are_streamed_alike(
+    tiny_captioner: ImageCaptioner, image_paths: list[Path], tmp_path: Path
+) -> None:
+    expected = [caption.text for caption in tiny_captioner.caption(image_paths)]
+    rows = [{"image": {"bytes": path.read_bytes(), "path": path.name}} for path in image_paths]
+    for images in (tmp_path, str(tmp_path), image_paths, rows, iter_images(tmp_path)):
+        assert [str(result) for result in tiny_captioner.stream(images)] == expected
+    assert [str(result) for result in tiny_captioner.stream(image_paths[0])] == expected[:1]
+    with pytest.raises(TypeError, match="put a single image into a list"):
+        tiny_captioner.stream(image_paths[0].read_bytes())
 
 
 def test_in_bfloat16_it_computes_so_and_stays_what_it_is(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:

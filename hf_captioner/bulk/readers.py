@@ -16,7 +16,7 @@ from hf_captioner.bulk.tables import TABLE_SUFFIX, dataset_shards, is_saved_data
 from hf_captioner.bulk.tar import TAR_SUFFIXES, tar_shards
 from hf_captioner.images import IMAGE_SUFFIXES
 
-__all__ = ["Discovered", "NamedImage", "Shard", "Source", "is_collection", "iter_images", "read_sources", "shards"]
+__all__ = ["Discovered", "NamedImage", "Shard", "Source", "iter_images", "read_sources", "shards"]
 
 Source = str | os.PathLike[str]
 """A path to an image, a folder, a tar file, a Parquet file or a data set that `save_to_disk` wrote; or
@@ -49,12 +49,6 @@ def read_sources(sources: Iterable[Source | Iterable[Any]], discovered: Discover
             check_iterable(source)
             discovered.add(len(source) if isinstance(source, Sized) else None)
             yield from named_images(source)
-
-
-def is_collection(source: Source) -> bool:
-    """Whether a source is not a single image."""
-    path = os.fspath(source)
-    return path.startswith(HUB_SCHEME) or Path(path).is_dir() or _is_packed(path)
 
 
 def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]:
