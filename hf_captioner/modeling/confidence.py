@@ -1,4 +1,4 @@
-"""How ood_threshold a caption can be trusted, from its words' probabilities and from how strange the image is.
+"""How far a caption can be trusted, from its word probabilities and its image's distance from the training images.
 
 confidence = sigmoid(intercept + slope * p^2) * sigmoid((ood_threshold - r) / ood_temperature)
 

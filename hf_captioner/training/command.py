@@ -45,6 +45,11 @@ def single_data_set(command: str, given: Sequence[str]) -> str:
     return given[0]
 
 
+def data_set_name(data: str) -> str:
+    """What the card calls a data set where nothing else is said: the name of its folder, its file or its repository."""
+    return Path(data).resolve().stem
+
+
 def run_command(name: str, command: Callable[[], object]) -> int:
     """Run a command; an error that a user can cause is one sentence on stderr.
 

@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from hf_captioner.errors import ConfigError, ImageError
 from hf_captioner.hub.card import update_evaluation
 from hf_captioner.hub.evaluation import Scores
 from hf_captioner.modeling.encoder import FeatureMap
-from hf_captioner.training.command import checkpoint_folder, single_data_set
+from hf_captioner.training.command import checkpoint_folder, data_set_name, single_data_set
 from hf_captioner.training.data import Record, load_split
 from hf_captioner.training.feature_cache import FeatureCache
 from hf_captioner.training.metrics import NO_JAVA, caption_scores, has_java, tokenization
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         logger.warning(NO_JAVA)
     if folder is not None:
         rounded = {name: round(value, 6) for name, value in scores.items()}
-        dataset = options.dataset or Path(data).resolve().stem
+        dataset = options.dataset or data_set_name(data)
         scores_of = Scores(dataset, options.split, rounded, tokenization(), options.command, len(records))
         update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
     if options.save:

@@ -29,7 +29,7 @@ from hf_captioner.errors import ConfigError, DataError, TrainingError
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.device import resolve_device
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
-from hf_captioner.training.command import single_data_set
+from hf_captioner.training.command import data_set_name, single_data_set
 from hf_captioner.training.curves import draw_curves
 from hf_captioner.training.data import Record, load_records
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
@@ -290,7 +290,8 @@ def run(options: argparse.Namespace) -> int:
     terms = options.weights_license.read_text(encoding="utf-8") if options.weights_license else None
     out.mkdir(parents=True, exist_ok=True)
     records = load_records(data, split_file=out / "splits.json", seed=recipe.seed)
-    trainer = Trainer(recipe, records, out, origin, dataset=options.dataset or "", device=options.device)
+    dataset = options.dataset or data_set_name(data)
+    trainer = Trainer(recipe, records, out, origin, dataset=dataset, device=options.device)
     if terms is not None:
         trainer.captioner.weights_license = terms
     trainer.run()
