@@ -63,7 +63,7 @@ def at_image_size(captioner: ImageCaptioner, image_size: int) -> ImageCaptioner:
     other.decoder.load_state_dict(captioner.decoder.state_dict())
     other.weights_license, other.card = captioner.weights_license, captioner.card
     other.dtype = captioner.dtype
-    return other.to(captioner.device)
+    return other.to(memory_format=torch.channels_last).to(captioner.device)
 
 
 def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
