@@ -76,14 +76,10 @@ def test_wheel_and_sdist_carry_everything(wheel: Path, sdist: Path) -> None:
         installed = set(archive.namelist())
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
-    for path in (ROOT / "hf_captioner" / "checkpoint").iterdir():
-        assert f"hf_captioner/checkpoint/{path.name}" in installed & sources
-    assert {
-        "hf_captioner/demo/page.css",
-        "hf_captioner/_data/space/app.py",
-        "hf_captioner/_data/model_card.md",
-        "hf_captioner/py.typed",
-    } <= installed
+    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hf_captioner").rglob("*.*") if path.is_file()}
+    package = {name for name in package if "__pycache__" not in name}
+    assert "hf_captioner/checkpoint/model.safetensors" in package and package <= installed & sources
+    assert {"hf_captioner/_data/space/app.py", "hf_captioner/_data/model_card.md"} <= installed
     assert {"space/app.py", "train/ablation.py", "tests/conftest.py", "model_card.md", "Makefile"} <= sources
     assert {path.name for path in ROOT.glob("*.md")} <= sources
     assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= sources
