@@ -42,8 +42,8 @@ def to_markdown(habits: Habits) -> str:
         return ", ".join(f"{word} {habits.said[word]:.0f} ({habits.written[word]:.0f})" for word in words)
 
     surplus = {word: count - habits.written[word] for word, count in habits.said.items()}
-    ranked = sorted(surplus, key=lambda word: -surplus[word])
-    often, seldom = [w for w in ranked if surplus[w] > 0], [w for w in reversed(ranked) if surplus[w] < 0]
+    often = sorted((word for word in surplus if surplus[word] > 0), key=lambda word: (-surplus[word], word))
+    seldom = sorted((word for word in surplus if surplus[word] < 0), key=lambda word: (surplus[word], word))
     men, women = (" | ".join(map(str, counts)) for counts in (habits.men, habits.women))
     return (
         f"different words said: {habits.words_said}; written: {habits.words_written}\n"
