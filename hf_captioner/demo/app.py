@@ -35,6 +35,8 @@ MAX_WAITING = 400
 """Events that wait for their turn: a hundred visitors at once, each with a few touches of the page."""
 MAX_SESSIONS = 1000
 """Visitors whose state is kept; Gradio takes each call of an endpoint for a new one, and holds 130 kB for it."""
+TRANSLATIONS = gr.I18n(en={"common.upload": "Upload more"})
+"""Gradio 6.31 names a button of its file box so, and has no text for it."""
 
 
 def build_page(captioner: ImageCaptioner, examples: Path | None = None, *, model: str | None = None) -> gr.Blocks:
@@ -64,7 +66,7 @@ def build_page(captioner: ImageCaptioner, examples: Path | None = None, *, model
 def about(captioner: ImageCaptioner, model: str | None = None) -> str:
     """The model card without its YAML header, under the model's name: of a folder only the last part, for the others
     are the server's own business."""
-    title, argument = "The bundled captioner", ""
+    title, argument = "This page's captioner", ""
     if model is not None:
         title = Path(model).resolve().name if Path(model).is_dir() else model
         argument = f'"{title}"'
@@ -129,4 +131,5 @@ def serve(
         state_session_capacity=MAX_SESSIONS,
         show_error=True,
         mcp_server=True,
+        i18n=TRANSLATIONS,
     )

@@ -277,6 +277,7 @@ def test_many_images_fill_a_table(
 ) -> None:
     open_tab(page, "Batch")
     give(page, "#files", [bad_path, *image_paths])
+    expect(page.get_by_role("button", name="Upload more")).to_be_visible()
     page.get_by_role("button", name="Caption all").click()
     expect(page.get_by_text("6 of 6, 1 without a caption")).to_be_visible()
     expect(cell(page, 0, "file")).to_have_text(bad_path.name)
@@ -315,6 +316,7 @@ def test_a_batch_is_stopped_and_what_it_has_is_downloaded(page: Page, tmp_path: 
     done = stopped.inner_text()
     assert len(metadata(page)) == int(done.split()[1]) < 200
     expect(stopped).to_have_text(done)
+    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
 
 
 def test_the_camera_is_captioned_again_and_again(page: Page) -> None:
