@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,27 +22,14 @@ from mcp.client.streamable_http import streamable_http_client
 from hf_captioner import CheckpointError, ImageCaptioner
 from hf_captioner.demo.tab_compare import load_captioner
 from tests.conftest import generated
-from tests.demo.serving import Server, demo, serving
+from tests.demo.serving import Server, serving
 
 SPACE = Path(__file__).resolve().parents[2] / "space"
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with demo(checkpoint, tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def client(server: Server) -> Client:
     return Client(server.url, verbose=False)
-
-
-@pytest.fixture
-def bad_path(tmp_path: Path) -> Path:
-    path = tmp_path / "<b>bad<.jpg"
-    path.write_text("not an image")
-    return path
 
 
 def test_the_endpoint_gives_the_caption_that_python_gives(

@@ -1,23 +1,18 @@
-"""The page in a real browser, on a desktop and on a phone: each journey of a visitor."""
+"""The page in a real browser, on a desktop and on a phone: a visitor with one image, and the page as a whole."""
 
-import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.demo.tab_batch import COLUMN_WIDTHS
 from tests.conftest import generated
-from tests.demo.serving import Server, demo
+from tests.demo.browsing import captions, needs_browser, open_tab, text_of, upload
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 GRADIOS_OWN = ('aria-label="Static column"', 'class="virtual-table-viewport')
 """Parts of its table that axe finds fault with, and that no option changes."""
 PASTED = """async () => {
@@ -35,81 +30,7 @@ PAINTED = """() => new Promise((go) => {
   requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => go([paint, jump]))));
 })"""
 """Milliseconds until something is painted, and how much the page jumped (cumulative layout shift)."""
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with demo(checkpoint, tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=[(1280, 900), (360, 740)], ids=["desktop", "phone"])
-def page(server: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The page in a browser; at the end it must have asked no other host, logged no error and fit the window."""
-    width, height = request.param
-    faults: list[str] = []
-
-    def note(sent: Request) -> None:
-        if not sent.url.startswith((server.url, "data:", "blob:")):
-            faults.append(sent.url)
-
-    window = {"width": width, "height": height}
-    page = browser.new_page(viewport=window, has_touch=width < 600, reduced_motion="reduce")
-    page.on("request", note)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: faults.append(dialog.message))
-    page.goto(server.url)
-    page.set_default_timeout(20_000)
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    page.close()
-    assert not faults
-
-
-@pytest.fixture
-def bad_path(tmp_path: Path) -> Path:
-    path = tmp_path / "<b>bad<.jpg"
-    path.write_text("not an image")
-    return path
-
-
-def upload(page: Page, path: Path) -> None:
-    page.locator("#image input[type=file]").set_input_files(path)
-
-
-def give(page: Page, box: str, paths: list[Path]) -> None:
-    """Put files into a box, and wait until the server has them."""
-    page.locator(f"{box} input[type=file]").set_input_files(paths)
-    expect(page.locator(f"{box} tr.file")).to_have_count(len(paths))
-
-
-def captions(page: Page) -> Locator:
-    """The rows of captions on the page."""
-    return page.locator("#attention_view .caption")
-
-
-def text_of(row: Locator) -> str:
-    return " ".join(row.locator(".words button").all_inner_texts())
-
-
-def open_tab(page: Page, name: str) -> None:
-    """A tab that has no room on a phone stands in a menu."""
-    page.get_by_role("tab", name="Caption", exact=True).wait_for()
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown").get_by_text(name)
-    tab.click()
+pytestmark = needs_browser
 
 
 def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
@@ -118,16 +39,6 @@ def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
     milliseconds, jump = page.evaluate(PAINTED)
     assert milliseconds < 2000
     assert jump < 0.05
-
-
-@pytest.fixture
-def captioned(page: Page, tmp_path: Path) -> Page:
-    """The page with an image captioned."""
-    path = tmp_path / "<img src=x onerror=alert(1)>.png"
-    generated(3).save(path)
-    upload(page, path)
-    expect(captions(page)).to_have_count(1, timeout=60_000)
-    return page
 
 
 def pixels(page: Page) -> str:
@@ -270,76 +181,6 @@ def test_a_broken_file_gets_a_sentence_and_the_page_goes_on(page: Page, bad_path
         upload(page, image_path)
         expect(captions(page)).to_have_count(1, timeout=60_000)
         page.get_by_label("Remove image").or_(page.get_by_label("Clear")).first.click()
-
-
-def test_many_images_fill_a_table(
-    page: Page, saved_captioner: ImageCaptioner, image_paths: list[Path], bad_path: Path
-) -> None:
-    open_tab(page, "Batch")
-    give(page, "#files", [bad_path, *image_paths])
-    expect(page.get_by_role("button", name="Upload more")).to_be_visible()
-    page.get_by_role("button", name="Caption all").click()
-    expect(page.get_by_text("6 of 6, 1 without a caption")).to_be_visible()
-    expect(cell(page, 0, "file")).to_have_text(bad_path.name)
-    expect(cell(page, 0, "problem")).to_contain_text("This file isn't an image")
-    texts = [caption.text for caption in saved_captioner.caption(image_paths)]
-    assert [line["text"] for line in metadata(page)] == texts
-    cell(page, 1, "caption").dblclick()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("a <b>corrected</b> caption")
-    page.keyboard.press("Enter")
-    expect(cell(page, 1, "caption")).to_contain_text("a <b>corrected</b> caption")
-    lines = metadata(page)
-    assert lines[0] == {"file_name": image_paths[0].name, "text": "a <b>corrected</b> caption"}
-
-
-def cell(page: Page, row: int, column: str) -> Locator:
-    return page.get_by_test_id(f"cell-{row}-{list(COLUMN_WIDTHS).index(column)}")
-
-
-def metadata(page: Page) -> list[dict[str, str]]:
-    """The lines of the metadata.jsonl that is downloaded."""
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download training data").click()
-    assert download.value.suggested_filename == "metadata.jsonl"
-    return [json.loads(line) for line in download.value.path().read_text().splitlines()]
-
-
-def test_a_batch_is_stopped_and_what_it_has_is_downloaded(page: Page, tmp_path: Path) -> None:
-    generated(1, (3000, 2000)).save(tmp_path / "large.png")  # so that reading takes its time
-    open_tab(page, "Batch")
-    give(page, "#files", [tmp_path / "large.png"] * 200)
-    page.get_by_role("button", name="Caption all").click()
-    expect(page.get_by_text(re.compile(r"^Captioning: \d+ of 200$"))).to_be_visible(timeout=60_000)
-    page.get_by_role("button", name="Stop").click()
-    stopped = page.get_by_text(re.compile(r"^Stopped: \d+ of 200$"))
-    done = stopped.inner_text()
-    assert len(metadata(page)) == int(done.split()[1]) < 200
-    expect(stopped).to_have_text(done)
-    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
-
-
-def test_the_camera_is_captioned_again_and_again(page: Page) -> None:
-    open_tab(page, "Camera")
-    page.get_by_text("Click to Access Webcam").click()
-    page.locator("video").evaluate("video => video.readyState > 1 || new Promise(go => (video.onloadeddata = go))")
-    page.get_by_role("button", name="Record").or_(page.get_by_text("Record")).first.click()
-    expect(page.get_by_text(re.compile(r"[0-9.]+ captions a second"))).to_be_visible()
-    expect(page.get_by_label("Caption", exact=True)).not_to_have_value("")
-
-
-def test_two_models_are_compared(page: Page, checkpoint: Path, image_path: Path) -> None:
-    open_tab(page, "Compare")
-    page.locator("#compared input[type=file]").set_input_files(image_path)
-    expect(page.locator("#compared img")).to_be_visible()
-    page.get_by_label("Second model").fill(str(checkpoint))
-    page.get_by_role("button", name="Compare").click()
-    for number in (1, 2):
-        expect(page.locator(f"#model-{number} .caption")).to_have_count(1)
-    page.get_by_label("Second model").fill("nobody/<b>nothing")
-    page.get_by_role("button", name="Compare").click()
-    expect(page.locator("[data-testid=toast-body]").first).to_contain_text("nobody/<b>nothing")
-    expect(page.locator("#model-2 .caption")).to_have_count(1)
 
 
 def test_the_page_says_what_the_card_says(page: Page) -> None:
