@@ -29,7 +29,7 @@ SPACE = Path(__file__).resolve().parents[2] / "space"
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Client:
-    return Client(server.url, verbose=False)
+    return Client(server.url, verbose=False, httpx_kwargs={"timeout": 60})
 
 
 def test_the_endpoint_gives_the_caption_that_python_gives(
@@ -174,7 +174,7 @@ def test_nothing_of_a_visitor_stays_on_disk(checkpoint: Path, image_path: Path, 
     forgetful = "import sys; from hf_captioner.demo import app, uploads\n"
     forgetful += "uploads.CLEANUP_INTERVAL, uploads.UPLOAD_TTL = 1, 6; app.serve(sys.argv[1])"
     with serving([sys.executable, "-c", forgetful, str(checkpoint)], tmp_path) as server:
-        client = Client(server.url, verbose=False)
+        client = Client(server.url, verbose=False, httpx_kwargs={"timeout": 60})
         own = stored()
         client.predict(handle_file(image_path), api_name="/caption")
         assert image_path.read_bytes() in [path.read_bytes() for path in server.files], "else nothing is tested"
@@ -216,7 +216,9 @@ def test_twenty_visitors_at_once_each_get_their_own_answer(
         generated(index).save(path)
 
     def visit(path: Path) -> str:
-        return Client(server.url, verbose=False).predict(handle_file(path), api_name="/caption")["caption"]
+        return Client(server.url, verbose=False, httpx_kwargs={"timeout": 60}).predict(
+            handle_file(path), api_name="/caption"
+        )["caption"]
 
     with ThreadPoolExecutor(20) as visitors:
         assert list(visitors.map(visit, paths)) == [caption.text for caption in saved_captioner.caption(paths)]
