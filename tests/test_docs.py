@@ -262,8 +262,8 @@ def test_every_key_of_a_checkpoint_is_documented_with_its_default(heading: str) 
 def test_the_numbers_are_the_bundled_checkpoints() -> None:
     description = ImageCaptioner.from_pretrained().description
     measured, accuracy, readme = description.evaluation, prose_of("docs/accuracy.md"), prose_of("README.md")
-    occlusion, calibration = measured.occlusion, measured.calibration
-    assert occlusion is not None and calibration is not None
+    occlusion, calibration, habits = measured.occlusion, measured.calibration, measured.habits
+    assert occlusion is not None and calibration is not None and habits is not None
     scores = next(scores for scores in measured.scores if (scores.dataset, scores.split) == ("Flickr8k", "validation"))
     percent = {name: f"{100 * value:.1f}" for name, value in scores.metrics.items()}
     assert f"| {' | '.join(percent)} | |{'---|' * len(percent)} | {' | '.join(percent.values())} |" in accuracy
@@ -283,6 +283,10 @@ def test_the_numbers_are_the_bundled_checkpoints() -> None:
     assert f"calibration error is {calibration.error:.3f}" in accuracy
     assert f"ROC curve is {calibration.auroc_correct:.2f}" in accuracy
     assert f"{calibration.auroc_ood:.2f} for validation images" in accuracy
+    for said, written in ((habits.said["man"], habits.written["man"]), (habits.words_said, habits.words_written)):
+        assert re.search(rf"says .*{said:.0f} .*writes?.* {written:,.0f}", accuracy)
+    for agreed, so, other in (habits.men, habits.women):
+        assert re.search(rf"{agreed} .*so for {so} and .* for {other}\b", accuracy)
     assert f"{description.config.vocabulary_size:,} words" in accuracy
     assert f"{description.config.image_size} pixels" in accuracy
 
@@ -308,7 +312,6 @@ def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
 
 
 def test_the_pages_limits_are_as_stated() -> None:
-    assert f"{tab_batch.MAX_FILES} photos" in prose_of("README.md") and f"{tab_batch.MAX_FILES} photos" in prose_of(
-        "docs/page.md"
-    )
-    assert f"{uploads.UPLOAD_TTL // 60} minutes" in prose_of("docs/page.md")
+    readme, page = prose_of("README.md"), prose_of("docs/page.md")
+    assert f"{tab_batch.MAX_FILES} photos" in readme and f"{tab_batch.MAX_FILES} photos" in page
+    assert f"{uploads.UPLOAD_TTL // 60} minutes" in page
