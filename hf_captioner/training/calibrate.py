@@ -71,11 +71,15 @@ def caption_all(captioner: ImageCaptioner, images: Sequence[ImageSource]) -> tup
 
 
 def principal_directions(means: Tensor) -> tuple[Tensor, Tensor]:
-    """Feature means of training images (n, d) -> their center (d,) and first principal directions (k, d)."""
-    center = means.mean(0)
+    """Feature means of training images (n, d) -> their center (d,) and first principal directions (k, d).
+
+    Fewer images than k have fewer directions; the rest are zero and remove nothing from a distance.
+    """
+    center, directions = means.mean(0), means.new_zeros(num_directions(means.shape[1]), means.shape[1])
     _, _, axes = torch.linalg.svd(means - center, full_matrices=False)
+    directions[: len(axes)] = axes[: len(directions)]
     # Rounded as the checkpoint stores them, so that the parameters are fitted to the distances in use.
-    return center.half().float(), axes[: num_directions(means.shape[1])].half().float()
+    return center.half().float(), directions.half().float()
 
 
 def fit_confidence(probabilities: Tensor, distances: Tensor, correct: Tensor) -> ConfidenceConfig:

@@ -18,6 +18,7 @@ from hf_captioner.training.calibrate import (
     fit_confidence,
     main,
     ood_images,
+    principal_directions,
     reliability,
 )
 from tests.conftest import generated, write_table
@@ -39,6 +40,15 @@ def test_what_lies_along_the_principal_directions_is_no_distance() -> None:
     center, directions = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([[1.0, 0.0, 0.0]])
     means = torch.tensor([[9.0, 1.0, 1.0], [-5.0, 4.0, 5.0]])
     assert residual(means, center, directions).tolist() == pytest.approx([0, 5])
+
+
+def test_a_few_training_images_give_as_many_directions_as_a_checkpoint_has() -> None:
+    torch.manual_seed(0)
+    means = torch.randn(3, 16)
+    center, directions = principal_directions(means)
+    assert directions.shape == Confidence(FITTED, 16).directions.shape
+    assert residual(means, center, directions).max() < 0.01
+    assert residual(means + torch.randn(3, 16), center, directions).min() > 1
 
 
 def test_the_fit_finds_the_chances_that_drew_the_data() -> None:
