@@ -56,8 +56,10 @@ class Origin:
     def __str__(self) -> str:
         if self.init is None:
             return "random weights" if self.backbone == RANDOM else "ImageNet weights"
-        bundled = Path(self.init) == bundled_checkpoint()
-        return "the captioner bundled with hf-captioner" if bundled else f"the captioner {self.init}"
+        if Path(self.init) == bundled_checkpoint():
+            return "the captioner bundled with hf-captioner"
+        # A card goes to the Hub, where a folder of this machine means nothing.
+        return "another captioner" if Path(self.init).is_dir() else f"the captioner {self.init}"
 
 
 def _further(recipe: Recipe, init: str) -> ImageCaptioner:

@@ -188,7 +188,7 @@ def test_without_a_recipe_a_captioner_is_trained_further(data: Path, run: Path, 
     assert "stage 1 epoch 1: loss" in done.stderr and "CIDEr" in done.stderr and done.stdout == ""
     new = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
     assert new.config == old.config and new.generation_config.num_beams == 4
-    assert new.evaluation.initialized_from == f"the captioner {tmp_path / 'old'}"
+    assert new.evaluation.initialized_from == "another captioner", "a card does not name a folder of this machine"
     assert [given.name for given in new.evaluation.trained_on][-1] == "Blocks"
     assert new.evaluation.trained_on[-1].images == 16 and new.evaluation.scores == ()
 
