@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (CaptionerError, FloatingPointError, OSError) as error:
+    except (CaptionerError, OSError) as error:
         logger.error("%s", error)
         return 2 if isinstance(error, ConfigError) else 1
 
