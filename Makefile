@@ -31,10 +31,9 @@ caption: $(VENV)/.ready-demo
 	@test -n "$(IMAGE)" || { echo "make caption needs an image: make caption IMAGE=dog.jpg" >&2; exit 2; }
 	$(VENV)/bin/hf-captioner caption "$(IMAGE)"
 
-# Two files of tests at a time, a thread each: most of a test's time is a process that starts. In their own order, so that
-# the files with few and long tests do not come last.
+# Two files of tests at a time, a thread each: most of a test's time is a process that starts.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .
