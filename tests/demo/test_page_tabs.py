@@ -27,9 +27,10 @@ def test_many_images_fill_a_table(
     texts = [caption.text for caption in saved_captioner.caption(image_paths)]
     assert [line["text"] for line in metadata(page)] == texts
     cell(page, 1, "caption").dblclick()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("a <b>corrected</b> caption")
-    page.keyboard.press("Enter")
+    editor = cell(page, 1, "caption").locator("textarea, input")
+    expect(editor).to_be_focused()  # until then what is typed is lost
+    editor.fill("a <b>corrected</b> caption")
+    editor.press("Enter")
     expect(cell(page, 1, "caption")).to_contain_text("a <b>corrected</b> caption")
     lines = metadata(page)
     assert lines[0] == {"file_name": image_paths[0].name, "text": "a <b>corrected</b> caption"}
