@@ -1,9 +1,8 @@
-"""The captioner: images in, captions out."""
+"""The captioner: images from anywhere in, captions out."""
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, Unpack, overload
@@ -13,43 +12,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hf_captioner.bulk.readers import NamedImage, Source, iter_images
-from hf_captioner.caption import Caption, Word
-from hf_captioner.config import CaptionerConfig, GenerationConfig, GenerationOptions
+from hf_captioner.caption import Caption
+from hf_captioner.config import GenerationConfig, GenerationOptions
 from hf_captioner.errors import ConfigError, ImageError
-from hf_captioner.hub.pretrained import PreTrainedCaptioner
 from hf_captioner.images import ImageSource, read_pixels
-from hf_captioner.modeling.confidence import Confidence
-from hf_captioner.modeling.decoder import Decoder
-from hf_captioner.modeling.encoder import Encoder, FeatureMap
-from hf_captioner.modeling.generation import Hypothesis, generate
-from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from hf_captioner.model import CaptionModel
+from hf_captioner.modeling.generation import StoppingCriteria
+from hf_captioner.modeling.generation_settings import check_results
 
 READER_THREADS = 2
 """Threads that read and resize images while the model works."""
 
-ENCODER_MICROBATCH = 8
-"""Encoder micro-batch on CPU; 8 is a quarter faster than 32 (measured with 1 MB of L2 a core)."""
 
-
-class ImageCaptioner(PreTrainedCaptioner):
-    """An encoder, a decoder and a tokenizer: an image in, a sentence with its attention out.
+class ImageCaptioner(CaptionModel):
+    """An image in, a sentence with its attention out.
 
     It can be pickled, copied, moved to a device, and asked by several threads at once. A caption depends neither on
     what else is in its batch nor on the thread that asked.
     """
-
-    def __init__(
-        self, config: CaptionerConfig, tokenizer: CaptionTokenizer, generation_config: GenerationConfig | None = None
-    ) -> None:
-        """A captioner with random weights, in evaluation mode. Raises ConfigError where the parts do not fit."""
-        super().__init__(config, tokenizer, generation_config)
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config, self.encoder.channels)
-        self.confidence = Confidence(config.confidence, config.hidden_size) if config.confidence else None
-        self.eval()
-
-    def tie_weights(self) -> None:
-        self.decoder.tie_weights()
 
     @overload  # a string is a sequence of strings, too
     def caption(  # type: ignore[overload-overlap]
@@ -58,6 +38,7 @@ class ImageCaptioner(PreTrainedCaptioner):
         *,
         batch_size: int = 32,
         progress: bool = False,
+        stopping_criteria: StoppingCriteria | None = None,
         **generation: Unpack[GenerationOptions],
     ) -> Caption: ...
 
@@ -68,25 +49,35 @@ class ImageCaptioner(PreTrainedCaptioner):
         *,
         batch_size: int = 32,
         progress: bool = False,
+        stopping_criteria: StoppingCriteria | None = None,
         **generation: Unpack[GenerationOptions],
     ) -> list[Caption]: ...
 
     def caption(
-        self, images: Any, *, batch_size: int = 32, progress: bool = False, **generation: Unpack[GenerationOptions]
+        self,
+        images: Any,
+        *,
+        batch_size: int = 32,
+        progress: bool = False,
+        stopping_criteria: StoppingCriteria | None = None,
+        **generation: Unpack[GenerationOptions],
     ) -> Caption | list[Caption]:
         """Caption one image, or a sequence of them in the same order.
 
-        images: a path, bytes, a binary file object, a Pillow image or an array (H, W, 3) or (H, W) of uint8.
+        images: a path, bytes, a file, a Pillow image, an array or a tensor (see `ImageSource`), or a sequence of them.
         progress: a bar on stderr. generation: fields of GenerationConfig; the others are as `generation_config` says.
+        stopping_criteria: asked before every word, from this thread; once it returns True, GenerationStopped is raised.
         With num_return_sequences > 1 all captions of an image are in the `candidates` of its best one.
-        Raises ImageError for an image that cannot be read, ConfigError for settings that make no sense, TypeError for a
-        keyword that GenerationConfig does not have.
+        Raises ImageError for an image that cannot be read, ConfigError for settings that make no sense or would take
+        too much memory, TypeError for a keyword that GenerationConfig does not have.
         """
-        several = isinstance(images, Sequence) and not isinstance(images, str | bytes)
+        several = isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
         given = images if several else [images]
+        generation_config = self.prepare_generation_config(generation)
+        check_results(generation_config, self._cells, len(given))
         captions = []
         with contextlib.closing(
-            self._stream(_named(given), batch_size, self.prepare_generation_config(generation))
+            self._stream(_named(given), batch_size, generation_config, stopping_criteria)
         ) as results:
             for result in tqdm(results, total=len(given), unit="image", disable=not progress, dynamic_ncols=True):
                 if isinstance(result, ImageError):
@@ -94,8 +85,17 @@ class ImageCaptioner(PreTrainedCaptioner):
                 captions.append(result)
         return captions if several else captions[0]
 
+    def forward(self, images: Any, **options: Any) -> Caption | list[Caption]:
+        """`captioner(images)` is `captioner.caption(images)`."""
+        return self.caption(images, **options)
+
     def stream(
-        self, images: Source | Iterable[Any], *, batch_size: int = 32, **generation: Unpack[GenerationOptions]
+        self,
+        images: Source | Iterable[Any],
+        *,
+        batch_size: int = 32,
+        stopping_criteria: StoppingCriteria | None = None,
+        **generation: Unpack[GenerationOptions],
     ) -> Generator[Caption | ImageError, None, None]:
         """Caption whatever `iter_images` reads, in its order, reading at most two batches ahead of what was taken.
 
@@ -103,17 +103,27 @@ class ImageCaptioner(PreTrainedCaptioner):
         An image that cannot be read comes out as an ImageError in its place, and the others go on.
         Raises at once, before anything is read, what `caption` raises for its keywords.
         """
-        return self._stream(iter_images(images), batch_size, self.prepare_generation_config(generation))
+        return self._stream(
+            iter_images(images), batch_size, self.prepare_generation_config(generation), stopping_criteria
+        )
 
     def _stream(
-        self, images: Iterator[NamedImage], batch_size: int, generation_config: GenerationConfig
+        self,
+        images: Iterator[NamedImage],
+        batch_size: int,
+        generation_config: GenerationConfig,
+        stopping_criteria: StoppingCriteria | None,
     ) -> Generator[Caption | ImageError, None, None]:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
-        return self._batches(images, batch_size, generation_config)
+        return self._batches(images, batch_size, generation_config, stopping_criteria)
 
     def _batches(
-        self, images: Iterator[NamedImage], batch_size: int, generation_config: GenerationConfig
+        self,
+        images: Iterator[NamedImage],
+        batch_size: int,
+        generation_config: GenerationConfig,
+        stopping_criteria: StoppingCriteria | None,
     ) -> Generator[Caption | ImageError, None, None]:
         with ThreadPoolExecutor(READER_THREADS, "read") as readers:
             read_ahead: list[tuple[NamedImage, Future[Tensor | ImageError]]] = []
@@ -121,9 +131,9 @@ class ImageCaptioner(PreTrainedCaptioner):
                 reading = [(named, readers.submit(self._read, named)) for named in batch]
                 if self.device.type == "cpu":
                     wait([future for _, future in reading])  # the encoder wants every core: side by side both lose
-                yield from self._caption_batch(read_ahead, generation_config)
+                yield from self._caption_batch(read_ahead, generation_config, stopping_criteria)
                 read_ahead = reading
-            yield from self._caption_batch(read_ahead, generation_config)
+            yield from self._caption_batch(read_ahead, generation_config, stopping_criteria)
 
     def _read(self, named: NamedImage) -> Tensor | ImageError:
         if isinstance(named.image, ImageError):
@@ -134,95 +144,21 @@ class ImageCaptioner(PreTrainedCaptioner):
             return error
 
     def _caption_batch(
-        self, batch: Sequence[tuple[NamedImage, Future[Tensor | ImageError]]], generation_config: GenerationConfig
+        self,
+        batch: Sequence[tuple[NamedImage, Future[Tensor | ImageError]]],
+        generation_config: GenerationConfig,
+        stopping_criteria: StoppingCriteria | None,
     ) -> Iterator[Caption | ImageError]:
         pixels = [result for _, future in batch if isinstance(result := future.result(), Tensor)]
-        captions = iter(self.caption_features(self.encode(_stacked(pixels)), generation_config) if pixels else ())
+        captions: Iterator[Caption] = iter(())
+        if pixels:
+            captions = self._in_parts(self.encode(_stacked(pixels)), generation_config, stopping_criteria)
         for named, future in batch:
             result = future.result()
             if isinstance(result, ImageError):
                 yield result
             elif not isinstance(named.image, ImageError):
                 yield _with_image(next(captions), named.image)
-
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> FeatureMap:
-        """Preprocessed pixels (B, 3, S, S) -> their feature map."""
-        pixels = pixels.to(self.device, memory_format=torch.channels_last)
-        parts = pixels.split(ENCODER_MICROBATCH if self.device.type == "cpu" else len(pixels))
-        with self._precision():
-            maps: list[FeatureMap] = [self.encoder(part) for part in parts]
-        return FeatureMap(torch.cat([each.values for each in maps]), maps[0].height, maps[0].width)
-
-    def _precision(self) -> contextlib.AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
-
-    @torch.inference_mode()
-    def caption_features(self, features: FeatureMap, generation_config: GenerationConfig) -> list[Caption]:
-        """The best caption of each of a feature map's images, the others among its `candidates`."""
-        tokenizer = self.tokenizer
-        special = {tokenizer.pad_id, tokenizer.start_id, tokenizer.unknown_id}
-        with self._precision():
-            start = self.decoder.start(features)
-            generated = generate(
-                self.decoder,
-                torch.full((len(features.values),), tokenizer.start_id, device=features.values.device),
-                start,
-                generation_config,
-                end_id=tokenizer.end_id,
-                banned=sorted(special.union(*map(tokenizer.encode, generation_config.bad_words))),
-                prefix=tokenizer.encode(generation_config.prefix),
-            )
-        distances: list[float | None] = [None] * len(generated)
-        if self.confidence is not None:
-            distances = self.confidence.distance(start.features.mean().float()).tolist()
-        captions = []
-        for hypotheses, distance in zip(generated, distances, strict=True):
-            best, *others = (self._caption(hypothesis, features, distance) for hypothesis in hypotheses)
-            captions.append(dataclasses.replace(best, others=tuple(others)))
-        return captions
-
-    def _caption(self, hypothesis: Hypothesis, features: FeatureMap, distance: float | None) -> Caption:
-        word = self.tokenizer.word
-        maps = hypothesis.attention.cpu().numpy().reshape(-1, features.height, features.width)
-        words = tuple(
-            Word(word(i), math.exp(log_prob), attention, tuple((word(j), p) for j, p in alternatives))
-            for i, log_prob, attention, alternatives in zip(
-                hypothesis.ids, hypothesis.log_probs, maps, hypothesis.alternatives, strict=True
-            )
-        )
-        confidence = None
-        if self.confidence is not None and distance is not None:
-            confidence = self.confidence(distance, hypothesis.log_probs)
-        return Caption(self.tokenizer.decode(hypothesis.ids), words, hypothesis.score, hypothesis.finished, confidence)
-
-    def prepare_generation_config(self, overrides: Mapping[str, Any]) -> GenerationConfig:
-        """`generation_config` with these fields changed; beams enough for the captions asked for where none are given.
-
-        Raises TypeError for a field that there is not, ConfigError for values that make no sense.
-        """
-        fields = [field.name for field in dataclasses.fields(GenerationConfig)]
-        unknown = sorted(overrides.keys() - set(fields))
-        if unknown:
-            raise TypeError(f"GenerationConfig has no {', '.join(unknown)}; it has the fields {', '.join(fields)}.")
-        changes = dict(overrides)
-        count = changes.get("num_return_sequences")
-        if "num_beams" not in changes and isinstance(count, int) and count > self.generation_config.num_beams:
-            changes["num_beams"] = count
-        prepared = dataclasses.replace(self.generation_config, **changes)
-        unknown = [word for word in prepared.prefix.split() if not self.tokenizer.knows(word)]
-        if unknown:
-            names = ", ".join(map(repr, unknown))
-            raise ConfigError(f"The model doesn't know {names} of the prefix. Try a more common word.")
-        length = len(self.tokenizer.encode(prepared.prefix))
-        if length > prepared.max_length:
-            raise ConfigError(f"prefix has {length} words; expected at most max_length ({prepared.max_length}).")
-        for word in prepared.bad_words:
-            if len(self.tokenizer.encode(word)) > 1:
-                raise ConfigError(f"bad_words has {word!r}, which is more than one word; give each word by itself.")
-        return prepared
 
 
 def _named(images: Iterable[ImageSource]) -> Iterator[NamedImage]:

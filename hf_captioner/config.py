@@ -27,6 +27,10 @@ DECODERS = ("bilstm", "lstm", "gru")
 ATTENTIONS = ("dot", "none")
 
 
+MAX_PREFIX_CHARACTERS = 2000
+MAX_BAD_WORDS = 1000
+
+
 class ValidatedConfig:
     """Type checks at construction, and a JSON form in which a missing key has its default."""
 
@@ -42,7 +46,7 @@ class ValidatedConfig:
                 object.__setattr__(self, field.name, value)
             if not _fits(value, hints[field.name]):
                 raise ConfigError(
-                    f"{type(self).__name__}.{field.name} is {value!r}; expected {_spelled(hints[field.name])}."
+                    f"{type(self).__name__}.{field.name} is {_shown(value)}; expected {_spelled(hints[field.name])}."
                 )
         self._check()
 
@@ -51,7 +55,7 @@ class ValidatedConfig:
 
     def _require(self, condition: bool, name: str, expected: str) -> None:
         if not condition:
-            raise ConfigError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; expected {expected}.")
+            raise ConfigError(f"{type(self).__name__}.{name} is {_shown(getattr(self, name))}; expected {expected}.")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
@@ -69,12 +73,12 @@ class ValidatedConfig:
         unknown = sorted(set(values) - {field.name for field in fields})
         if unknown and written_by > FORMAT:
             raise ConfigError(
-                f"{cls.__name__} has {', '.join(map(repr, unknown))}, written by a newer hf-captioner "
+                f"{cls.__name__} has {_shown_names(unknown)}, written by a newer hf-captioner "
                 f"(format {written_by}, this one reads up to {FORMAT}); upgrade: pip install -U hf-captioner"
             )
         if unknown:
             known = ", ".join(field.name for field in fields)
-            raise ConfigError(f"{cls.__name__} has no {', '.join(map(repr, unknown))}; it has the keys {known}.")
+            raise ConfigError(f"{cls.__name__} has no {_shown_names(unknown)}; it has the keys {known}.")
         required = [field.name for field in fields if not _has_default(field) and field.name not in values]
         if required:
             raise ConfigError(f"{cls.__name__} lacks {', '.join(required)}; every other key may be left out.")
@@ -115,12 +119,32 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(isinstance(k, str) and _fits(v, kind) for k, v in value.items())
     if hint is Any:
         return True
+    if hint is str:
+        return type(value) is str and _is_unicode(value)
     if hint is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is hint
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON, and the bytes of a command line, also make halves of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shown(value: Any) -> str:
+    """A value as it stands in a message, which stays one sentence whatever a file holds."""
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
+
+
+def _shown_names(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(_shown, names[:5])) + more
+
+
 def _spelled(hint: Any) -> str:
+    if hint is str:
+        return "Unicode text"
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
@@ -164,7 +188,7 @@ class GenerationConfig(ValidatedConfig):
     prefix: str = ""
     """The first words of the caption."""
     bad_words: tuple[str, ...] = ()
-    """Words that do not occur in the caption."""
+    """Words that do not occur in the caption; a single word may be given as it is."""
     num_beam_groups: int = 1
     """Groups of diverse beam search (Vijayakumar et al. 2016); a divisor of `num_beams`."""
     diversity_penalty: float = 0.5
@@ -180,17 +204,50 @@ class GenerationConfig(ValidatedConfig):
     seed: int = 0
     """Sampling: the same seed, image and settings give the same captions."""
     num_alternatives: int = 5
-    """Most probable words reported for each place of the caption."""
+    """Most probable words reported for each place of the caption, of those that may stand in it."""
+
+    most: ClassVar[dict[str, int]] = {
+        "num_beams": 100,
+        "num_return_sequences": 100,
+        "max_length": 200,
+        "num_alternatives": 100,
+        "no_repeat_ngram_size": 200,
+        "top_k": 1_000_000,
+        "diversity_penalty": 100,
+        "length_penalty": 10,
+        "seed": (1 << 63) - 1,
+    }
+    """The largest value of each field that has one; what they may come to together is in
+    `modeling/generation_settings.py`."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bad_words, str):
+            object.__setattr__(self, "bad_words", (self.bad_words,))
+        super().__post_init__()
+
+    @property
+    def num_hypotheses(self) -> int:
+        """K: captions that are written side by side for each image."""
+        return self.num_return_sequences if self.do_sample else self.num_beams
 
     def _check(self) -> None:
         for name in ("num_beams", "num_return_sequences", "max_length", "num_beam_groups"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("no_repeat_ngram_size", "top_k", "seed", "num_alternatives", "diversity_penalty"):
+        for name in (
+            "no_repeat_ngram_size",
+            "top_k",
+            "seed",
+            "num_alternatives",
+            "diversity_penalty",
+            "length_penalty",
+        ):
             self._require(getattr(self, name) >= 0, name, "at least 0")
-        for name in ("num_beams", "num_return_sequences", "max_length", "num_alternatives", "diversity_penalty"):
-            self._require(getattr(self, name) <= 10_000, name, "at most 10,000")
-        self._require(0 <= self.length_penalty <= 10_000, "length_penalty", "0 to 10,000")
-        self._require(self.seed < 1 << 63, "seed", f"less than {1 << 63}")
+        for name, most in self.most.items():
+            self._require(getattr(self, name) <= most, name, f"at most {most:,}")
+        self._require(
+            len(self.prefix) <= MAX_PREFIX_CHARACTERS, "prefix", f"at most {MAX_PREFIX_CHARACTERS:,} characters"
+        )
+        self._require(len(self.bad_words) <= MAX_BAD_WORDS, "bad_words", f"at most {MAX_BAD_WORDS:,} words")
         self._require(0 <= self.min_length <= self.max_length, "min_length", f"0 to max_length ({self.max_length})")
         divides = self.num_beams % self.num_beam_groups == 0
         self._require(divides, "num_beam_groups", f"a divisor of num_beams ({self.num_beams})")
@@ -212,7 +269,7 @@ class GenerationOptions(TypedDict, total=False):
     max_length: int
     no_repeat_ngram_size: int
     prefix: str
-    bad_words: Sequence[str]
+    bad_words: str | Sequence[str]
     num_beam_groups: int
     diversity_penalty: float
     do_sample: bool

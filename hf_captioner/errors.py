@@ -40,6 +40,10 @@ class ImageError(CaptionerError):
     """An image that cannot be read; the message names it."""
 
 
+class GenerationStopped(CaptionerError):
+    """Captions that were not finished, because their caller's stopping criteria said so."""
+
+
 class TrainingError(CaptionerError):
     """A training run that cannot go on."""
 

@@ -19,11 +19,13 @@ from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from hf_captioner.arrays import from_array
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import ImageError
 
-ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
-"""A path, a file's bytes, a binary file object, a Pillow image, or an array (H, W, 3) or (H, W) of uint8."""
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor
+"""A path, a file's bytes, a binary file object, a Pillow image, or an array or tensor: (H, W), (H, W, C) or (C, H, W)
+with C = 1, 3 or 4, of uint8, or of floats from 0 to 1."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 """What counts as an image in a folder; a path given by name is always tried."""
@@ -33,6 +35,12 @@ MAX_FILE_BYTES = 400_000_000
 
 FORBIDDEN_FORMATS = {"EPS", "IPTC"}
 """Formats that Pillow reads and we do not: EPS is run by an outside program, and IPTC may hold an EPS."""
+
+MIN_SIDE = 16
+"""Pixels that each side of an image has at least: of a smaller one the model would say something all the same."""
+
+MAX_ASPECT = 20
+"""The longer side over the shorter one, at most: the model reads a square."""
 
 MAX_PIXELS_BY_FORMAT = {"JPEG2000": 10_000_000}
 """Limits for formats whose decoder would take more than five seconds (10 s at 22 million pixels, lossless)."""
@@ -69,26 +77,66 @@ def open_image(source: ImageSource, *, min_side: int | None = None) -> Image.Ima
     if min_side is not None and min_side < 1:
         raise ValueError(f"min_side is {min_side}; expected at least 1 pixel.")
     with _without_warnings():
-        if isinstance(source, np.ndarray):
-            return _from_array(source)
+        if isinstance(source, np.ndarray | Tensor):
+            return _rgb(from_array(source))
         if isinstance(source, Image.Image):
-            opened = _upright_rgb(source, "the Pillow image")
+            opened = _upright_rgb(source, source_name(source))
             return opened.copy() if opened is source else opened
-        if isinstance(source, bytes):
-            return _decode(io.BytesIO(source), "the bytes given", len(source), min_side)
+        if isinstance(source, bytes | bytearray | memoryview):
+            content = bytes(source)
+            return _decode(io.BytesIO(content), source_name(source), len(content), min_side)
         if hasattr(source, "read"):
             content = _content(cast(BinaryIO, source))
-            return _decode(io.BytesIO(content), "the file object", len(content), min_side)
+            return _decode(io.BytesIO(content), source_name(source), len(content), min_side)
         if isinstance(source, str | os.PathLike):
             return _read(Path(source), min_side)
     raise ImageError(
-        f"An image cannot be a {type(source).__name__}; expected a path, bytes, a Pillow image or a numpy array."
+        f"An image cannot be a {type(source).__name__}; expected a path, bytes, a file, a Pillow image, an array or a "
+        "tensor: several images are a list or a tuple, and any other iterable is for stream."
     )
 
 
+def source_name(source: ImageSource) -> str:
+    """What messages call an image."""
+    match source:
+        case str() | os.PathLike():
+            return str(Path(source))
+        case bytes() | bytearray() | memoryview():
+            return "the bytes given"
+        case Image.Image():
+            return "the Pillow image"
+        case np.ndarray():
+            return "the array"
+        case Tensor():
+            return "the tensor"
+        case _:
+            return "the file object"
+
+
+def check_shape(image: Image.Image, name: str) -> None:
+    """Raise ImageError for an image that is too small or too elongated to be captioned."""
+    short, long = sorted(image.size)
+    if short < MIN_SIDE:
+        raise ImageError(
+            f"{name}: the image has only {image.width} x {image.height} pixels; expected at least "
+            f"{MIN_SIDE} on each side."
+        )
+    if long > MAX_ASPECT * short:
+        raise ImageError(
+            f"{name}: the image has {image.width} x {image.height} pixels, which is too elongated; expected at most "
+            f"{MAX_ASPECT} times as many on one side as on the other: crop it."
+        )
+
+
 def read_pixels(source: ImageSource, config: CaptionerConfig) -> Tensor:
-    """`preprocess(open_image(source))`; a JPEG is decoded at no less than twice the size, enough for antialiasing."""
-    return preprocess(open_image(source, min_side=2 * config.image_size), config)
+    """`preprocess(open_image(source))`; a JPEG is decoded at no less than twice the size, enough for antialiasing.
+
+    Raises ImageError for one that cannot be opened, or has a side of less than MIN_SIDE pixels or a ratio of its sides
+    of more than MAX_ASPECT.
+    """
+    image = open_image(source, min_side=2 * config.image_size)
+    check_shape(image, source_name(source))
+    return preprocess(image, config)
 
 
 def preprocess(image: Image.Image, config: CaptionerConfig) -> Tensor:
@@ -117,18 +165,9 @@ def _content(file: BinaryIO) -> bytes:
         content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ImageError(f"The file object cannot be read ({error}).") from error
-    if not isinstance(content, bytes):
+    if not isinstance(content, bytes | bytearray | memoryview):
         raise ImageError("The file object gives text; open it in binary mode, open(path, 'rb').")
-    return content
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    grey = array.ndim == 2
-    if array.dtype != np.uint8 or array.size == 0 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
-        raise ImageError(
-            f"The array has shape {array.shape} and type {array.dtype}; expected (H, W, 3) or (H, W) of uint8."
-        )
-    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+    return bytes(content)
 
 
 def _read(path: Path, min_side: int | None) -> Image.Image:

@@ -27,8 +27,8 @@ def iter_images(*sources: Source | Iterable[Any]) -> Iterator[NamedImage]:
     """The images of these sources, in order, each with its name; a folder's in the order of their paths.
 
     A source is a path (see Source), a `datasets` data set of either style, or any other iterable. An element of an
-    iterable is one image: a path, a file's bytes, a binary file object, a Pillow image, an array, a row with an image
-    in it, or a NamedImage. It is named by its path, where it is one, else by its number (`#0`).
+    iterable is one image: a path, a file's bytes, a binary file object, a Pillow image, an array, a tensor, a row with
+    an image in it, or a NamedImage. It is named by its path, where it is one, else by its number (`#0`).
 
     What cannot be read comes out as an ImageError in its place. Raises TypeError at once for a source that is none of
     these, such as a single array, and DataError for a Hub data set that cannot be downloaded.
@@ -74,11 +74,11 @@ def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]
 def _discover(source: str, discovered: Discovered) -> Iterator[str | Shard]:
     """The shards of a source, and the paths of those of its images that are files."""
     if source.startswith(HUB_SCHEME):
-        yield from _walk(download_dataset(source), discovered)
+        yield from _walk(folder := download_dataset(source), discovered, WalkedFolders(folder))
     elif is_url(source):
         yield from _counted([UnreadableSource(source, NOT_DOWNLOADED)], discovered)
     elif Path(source).is_dir():
-        yield from _walk(source, discovered)
+        yield from _walk(source, discovered, WalkedFolders(source))
     elif _is_packed(source):
         found = tar_shards(source) if source.lower().endswith(TAR_SUFFIXES) else parquet_shards(source)
         yield from _counted(found, discovered)
@@ -87,11 +87,32 @@ def _discover(source: str, discovered: Discovered) -> Iterator[str | Shard]:
         yield source
 
 
-def _walk(folder: str, discovered: Discovered) -> Iterator[str | Shard]:
+class WalkedFolders:
+    """The folders of one source that were walked already: each is walked once, however many links lead to it."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.realpath(root)
+        self._walked: set[tuple[int, int]] = set()
+
+    def enter(self, folder: str) -> bool:
+        """Whether to walk this folder. A link into the source itself is not followed: its target has a name there."""
+        path = Path(folder)
+        if self._walked and path.is_symlink() and Path(os.path.realpath(path)).is_relative_to(self._root):
+            return False
+        status = path.stat()
+        identity = status.st_dev, status.st_ino
+        new = identity not in self._walked
+        self._walked.add(identity)
+        return new
+
+
+def _walk(folder: str, discovered: Discovered, walked: WalkedFolders) -> Iterator[str | Shard]:
     """What a folder holds, at any depth, but for directories named *.parquet: tables, perhaps our own output."""
     try:
+        if not walked.enter(folder):
+            return
         with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            names = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as error:
         reason = f"the folder cannot be read ({error.strerror})"
         yield from _counted([UnreadableSource(folder, reason)], discovered)
@@ -103,11 +124,18 @@ def _walk(folder: str, discovered: Discovered) -> Iterator[str | Shard]:
     for name, is_folder in names:
         path = name if folder == "." else f"{folder}/{name}"
         if is_folder and not name.lower().endswith(TABLE_SUFFIX):
-            yield from _walk(path, discovered)
+            yield from _walk(path, discovered, walked)
         elif not is_folder and _is_image(name):
             yield path
         elif not is_folder and _is_packed(name):
             yield from _discover(path, discovered)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a place that is closed: a file's name decides whether it is an image
+        return False
 
 
 def _is_image(name: str) -> bool:

@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from hf_captioner.bulk.shards import NamedImage
 from hf_captioner.errors import ImageError
 from hf_captioner.images import ImageSource
 
+SINGLE = bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor
+"""What is one image, although Python could iterate over some of it."""
+
 
 def check_iterable(images: Any) -> None:
     """Raise TypeError for what is no iterable of images, also where Python could iterate over it."""
-    if not isinstance(images, bytes | Image.Image | np.ndarray | Mapping) and not hasattr(images, "read"):
+    if not isinstance(images, SINGLE | Mapping) and not hasattr(images, "read"):
         try:
             iter(images)
             return
@@ -55,7 +59,7 @@ def image_in_row(row: Any, name: str) -> ImageSource | ImageError:
     if "image" in row:
         return image_in_value(row["image"], name)
     for value in row.values():
-        if isinstance(value, bytes | Image.Image | np.ndarray) or _is_stored_image(value):
+        if isinstance(value, SINGLE) or _is_stored_image(value):
             return image_in_value(value, name)
     return ImageError(f"{name}: there is no image in the row; found {', '.join(map(str, row)) or 'nothing'}.")
 
@@ -69,7 +73,7 @@ def image_in_value(value: Any, name: str) -> ImageSource | ImageError:
     if isinstance(value, str) and is_url(value):
         what = name if name == value else f"{name}: {value}"
         return ImageError(f"{what}: {NOT_DOWNLOADED}.")
-    if isinstance(value, str | os.PathLike | bytes | Image.Image | np.ndarray) or hasattr(value, "read"):
+    if isinstance(value, str | os.PathLike | SINGLE) or hasattr(value, "read"):
         image: ImageSource = value
         return image
     return ImageError(

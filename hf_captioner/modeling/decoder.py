@@ -123,7 +123,10 @@ class Decoder(nn.Module):
         )
 
     def step(self, words: Tensor, state: DecoderState) -> DecoderOutput:
-        """Read one word per row, words (R,); return the next word's log-probabilities and attention."""
+        """Read one word per row, words (R,); return the next word's log-probabilities and attention.
+
+        Without dropout, also in training mode: captions do not depend on a mode that was left on.
+        """
         embedded, gates, backward = self.embedding(words), state.gates, None
         if self.backward_cell is not None:
             gates = torch.cat([gates, self._backward_gates(embedded)[:, None]], 1)
@@ -134,7 +137,7 @@ class Decoder(nn.Module):
         recurrent, query, context, attention = self._attend(
             embedded, state.context, state.recurrent, backward, state.features
         )
-        log_probs = self._logits(query, context, embedded).float().log_softmax(-1)
+        log_probs = self._logits(self._hidden(query, context, embedded)).float().log_softmax(-1)
         return DecoderOutput(log_probs, attention.float(), DecoderState(state.features, recurrent, context, gates))
 
     def teacher_forced(
@@ -165,7 +168,7 @@ class Decoder(nn.Module):
             queries.append(query)
             contexts.append(context)
             attentions.append(attention)
-        logits = self._logits(torch.cat(queries), torch.cat(contexts), torch.cat(embedded))
+        logits = self._logits(self.dropout(self._hidden(torch.cat(queries), torch.cat(contexts), torch.cat(embedded))))
         shape = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
         return PackedSequence(logits, *shape), PackedSequence(torch.cat(attentions), *shape)
 
@@ -259,10 +262,12 @@ class Decoder(nn.Module):
         z, n = torch.sigmoid(z + hz), torch.tanh(n + torch.sigmoid(r + hr) * hn)
         return (n + z * (recurrent[0] - n),)
 
-    def _logits(self, query: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+    def _hidden(self, query: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
         parts = [query, context, embedded] if self.attends else [query, embedded]
-        hidden = torch.tanh(linear(torch.cat(parts, 1), self.hidden.weight, self.hidden.bias))
-        return linear(self.dropout(hidden), self.output.weight, self.output.bias)
+        return torch.tanh(linear(torch.cat(parts, 1), self.hidden.weight, self.hidden.bias))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return linear(hidden, self.output.weight, self.output.bias)
 
 
 def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,12 @@ class FeatureMap:
     mask: Tensor | None = None
     """(B, N) bool, True where there is a cell; None where every cell is real."""
 
+    def split(self, images: int) -> "list[FeatureMap]":
+        """In parts of so many images."""
+        values = self.values.split(images)
+        masks = [None] * len(values) if self.mask is None else self.mask.split(images)
+        return [FeatureMap(v, self.height, self.width, mask) for v, mask in zip(values, masks, strict=True)]
+
 
 class Encoder(nn.Module):
     """Pixels (B, 3, S, S) -> FeatureMap.

@@ -9,7 +9,7 @@ A group is done when k of its hypotheses are finished. Nothing here knows of ima
 `step`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -17,8 +17,11 @@ import torch
 from torch import Tensor
 
 from hf_captioner.config import GenerationConfig
+from hf_captioner.errors import GenerationStopped
+from hf_captioner.modeling.hypotheses import NEG_INF, FinishedHypotheses, StepRecord, backtrack
 
-NEG_INF = float("-inf")
+StoppingCriteria = Callable[[], bool]
+"""Asked before every word of the captions being written; where it answers True, they are given up."""
 
 
 class GenerationState(Protocol):
@@ -53,61 +56,7 @@ class Hypothesis:
     attention: Tensor
     """(T, N)"""
     alternatives: list[list[tuple[int, float]]]
-    """The most probable ids at each position with their probabilities, best first."""
-
-
-@dataclass(frozen=True)
-class FinishedHypotheses:
-    """The k best finished hypotheses of each group, (B, G, k) each; an empty slot has the score NEG_INF."""
-
-    score: Tensor
-    place: Tensor
-    """Number of words, which is the step at which the row finished."""
-    row: Tensor
-    """Which of the K hypotheses of that step."""
-    finished: Tensor
-
-    def add(self, other: "FinishedHypotheses") -> "FinishedHypotheses":
-        """The best k of both; a finished one goes before one that was cut at max_length."""
-        parts = zip(vars(self).values(), vars(other).values(), strict=True)
-        score, place, row, finished = (torch.cat(part, -1) for part in parts)
-        order = (score.double() - 1e6 * ~finished).topk(self.score.shape[-1]).indices
-        return FinishedHypotheses(*(part.gather(-1, order) for part in (score, place, row, finished)))
-
-    def select(self, images: Tensor) -> "FinishedHypotheses":
-        return FinishedHypotheses(*(part[images] for part in vars(self).values()))
-
-    def scatter(self, running: Tensor, images: int) -> "FinishedHypotheses":
-        """Scatter from the running images (A,) to all of them; the others' slots are empty."""
-        score, *rest = (_scatter(part, running, images) for part in vars(self).values())
-        done = torch.ones(images, dtype=torch.bool, device=score.device).index_fill(0, running, False)
-        return FinishedHypotheses(score.masked_fill(done[:, None, None], NEG_INF), *rest)
-
-    def closed(self, total: Tensor) -> Tensor:
-        """(B, G) bool: groups that are done, because they are full or no running hypothesis is possible."""
-        return (self.score.min(-1).values > NEG_INF) | (total.max(-1).values == NEG_INF)
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one step chose, for the backtracking at the end; (B, K) each unless stated otherwise.
-
-    Entries of images finished before this step are undefined.
-    """
-
-    words: Tensor
-    parents: Tensor
-    """The hypothesis that each chosen word continues."""
-    log_probs: Tensor
-    attention: Tensor
-    """(B, K, N), of the hypotheses before the choice."""
-    likeliest: Tensor
-    """(B, K, A): the largest log-probabilities of the hypotheses before the choice."""
-    likeliest_ids: Tensor
-
-    def scatter(self, running: Tensor, images: int) -> "StepRecord":
-        """Scatter from the running images (A,) to all of them."""
-        return StepRecord(*(_scatter(part, running, images) for part in vars(self).values()))
+    """The most probable ids at each position, but for the banned ones, with their probabilities, best first."""
 
 
 @torch.inference_mode()
@@ -120,6 +69,7 @@ def generate(
     end_id: int,
     banned: Sequence[int] = (),
     prefix: Sequence[int] = (),
+    stopping_criteria: StoppingCriteria | None = None,
 ) -> list[list[Hypothesis]]:
     """For each image its `num_return_sequences` best captions, best first.
 
@@ -127,29 +77,36 @@ def generate(
     caption begins with; the model reads them like its own words, and they count towards max_length. A caption ends
     where the settings leave no word possible. An image's result does not depend on the others: sampling draws the same
     noise for each. Sampled captions may be equal; beam search returns fewer than `num_return_sequences` where it does
-    not find as many different ones. Raises ValueError for a prefix longer than max_length.
+    not find as many different ones. Raises ValueError for a prefix longer than max_length, and GenerationStopped before
+    the first step at which the stopping criteria say so.
     """
     if len(prefix) > config.max_length:
         raise ValueError(
             f"prefix has {len(prefix)} words, more than max_length ({config.max_length}); "
             "shorten it or raise max_length."
         )
-    return _Generation(stepper, config, end_id, banned, prefix).run(start, state)
+    return _Generation(stepper, config, end_id, banned, prefix, stopping_criteria).run(start, state)
 
 
 class _Generation:
     def __init__(
-        self, stepper: DecoderStep, config: GenerationConfig, end_id: int, banned: Sequence[int], prefix: Sequence[int]
+        self,
+        stepper: DecoderStep,
+        config: GenerationConfig,
+        end_id: int,
+        banned: Sequence[int],
+        prefix: Sequence[int],
+        stopping_criteria: StoppingCriteria | None,
     ) -> None:
         self.stepper, self.config, self.end_id = stepper, config, end_id
-        self.banned, self.prefix = list(banned), list(prefix)
+        self.banned, self.prefix, self.stopping_criteria = list(banned), list(prefix), stopping_criteria
         self.groups = config.num_return_sequences if config.do_sample else config.num_beam_groups
         self.size = 1 if config.do_sample else config.num_beams // config.num_beam_groups
         self.noise = torch.Generator().manual_seed(config.seed)
 
     def run(self, start: Tensor, state: GenerationState) -> list[list[Hypothesis]]:
         images, width, device = len(start), self.groups * self.size, start.device
-        first = self.stepper.step(start, state)
+        first = self._step(start, state)
         picked = torch.arange(images, device=device).repeat_interleave(width)
         log_probs, attention, state = first.log_probs[picked], first.attention[picked], first.state.select(picked)
         words = torch.empty(len(picked), 0, dtype=torch.long, device=device)
@@ -168,14 +125,14 @@ class _Generation:
             ended, chosen, parents, total = self._choose(allowed, total, closed, words.shape[1])
             pool = pool.add(ended.scatter(running, images))
             picked = (torch.arange(len(running), device=device)[:, None] * width + parents).flatten()
-            likeliest = log_probs.topk(min(self.config.num_alternatives, log_probs.shape[1]))
+            likeliest, likeliest_ids = self._likeliest(log_probs)
             record = StepRecord(
                 chosen,
                 parents,
                 log_probs[picked, chosen.flatten()].view(chosen.shape),
                 attention.view(*chosen.shape, -1),
-                likeliest.values.view(*chosen.shape, -1),
-                likeliest.indices.view(*chosen.shape, -1),
+                likeliest.view(*chosen.shape, -1),
+                likeliest_ids.view(*chosen.shape, -1),
             )
             records.append(record.scatter(running, images))
             goes_on = ~pool.select(running).closed(total).all(1)
@@ -185,13 +142,25 @@ class _Generation:
                 if not len(running):
                     break
             words = torch.cat([words[picked], chosen.view(-1, 1)], 1)
-            step = self.stepper.step(chosen.flatten(), state.select(picked))
+            step = self._step(chosen.flatten(), state.select(picked))
             log_probs, attention, state = step.log_probs, step.attention, step.state
         else:
             allowed = self._allowed(log_probs, words).view(*total.shape, -1)
             cut = self._cut(allowed, total, pool.select(running).closed(total))
             pool = pool.add(cut.scatter(running, images))
         return self._collect(pool, records)
+
+    def _step(self, words: Tensor, state: GenerationState) -> StepResult:
+        if self.stopping_criteria is not None and self.stopping_criteria():
+            raise GenerationStopped("The captions were stopped before they were finished; ask again for new ones.")
+        return self.stepper.step(words, state)
+
+    def _likeliest(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Of log_probs (R, V) the A largest of words that are not banned, and their ids."""
+        possible = log_probs.clone()
+        possible[:, self.banned] = NEG_INF
+        values, ids = possible.topk(min(self.config.num_alternatives, log_probs.shape[1] - len(set(self.banned))))
+        return values, ids
 
     def _allowed(self, log_probs: Tensor, words: Tensor) -> Tensor:
         """log_probs (R, V) with NEG_INF for the words that the settings forbid after words (R, t)."""
@@ -279,7 +248,7 @@ class _Generation:
     def _collect(self, pool: FinishedHypotheses, records: Sequence[StepRecord]) -> list[list[Hypothesis]]:
         """Backtrack from the best finished hypotheses of each image through the records."""
         score, place, row, finished = (part.flatten(1) for part in vars(pool).values())
-        words, rows = _backtrack(place, row, records)
+        words, rows = backtrack(place, row, records)
         kept = self._best(score.tolist(), place.tolist(), finished.tolist(), words.permute(1, 2, 0).tolist())
         pairs = [(image, end) for image, ends in enumerate(kept) for end in ends]
         image, end = torch.tensor(pairs, device=place.device).view(-1, 2).T
@@ -320,24 +289,3 @@ class _Generation:
                     ends.setdefault(caption, i)
             kept.append(list(ends.values()))
         return kept
-
-
-def _scatter(part: Tensor, running: Tensor, images: int) -> Tensor:
-    """(A, ...) of the running images (A,) -> (B, ...), zero for the others."""
-    if len(running) == images:
-        return part
-    return part.new_zeros((images, *part.shape[1:])).index_copy(0, running, part)
-
-
-def _backtrack(place: Tensor, row: Tensor, records: Sequence[StepRecord]) -> tuple[Tensor, Tensor]:
-    """Backtrack from hypotheses (B, P) that have `place` words and finish in `row`.
-
-    Returns their words (T, B, P), and the rows (T + 1, B, P) before each step and after the last; entries beyond a
-    hypothesis' end are undefined.
-    """
-    rows, words = [row], []
-    for t, record in reversed(list(enumerate(records))):
-        words.append(record.words.gather(1, row))
-        row = torch.where(place > t, record.parents.gather(1, row), row)
-        rows.append(row)
-    return torch.stack(words[::-1]), torch.stack(rows[::-1])

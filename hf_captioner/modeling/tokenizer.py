@@ -1,9 +1,15 @@
-"""Sentences to word ids and back, on the `tokenizers` library; saved as tokenizer.json."""
+"""Sentences to word ids and back, on the `tokenizers` library; saved as tokenizer.json.
 
+The file is one pipeline and a vocabulary. Only the vocabulary differs between captioners, so only that is taken from a
+file, and the pipeline is always the one below: another one could run for hours, or crash the library.
+"""
+
+import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
@@ -14,6 +20,32 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from hf_captioner.errors import TokenizerError
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
+BREAKS, NO_LETTERS = r"[-/\s]+", r"[^\p{L}\p{M} ]+"
+
+PIPELINE: dict[str, Any] = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "NFC"},
+            {"type": "Lowercase"},
+            {"type": "Replace", "pattern": {"Regex": BREAKS}, "content": " "},
+            {"type": "Replace", "pattern": {"Regex": NO_LETTERS}, "content": ""},
+        ],
+    },
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "post_processor": None,
+    "decoder": None,
+}
+"""All of tokenizer.json but its `model`, as every version has written it."""
+
+MAX_BYTES = 1 << 24
+"""Of a tokenizer.json."""
+MAX_WORDS = 1_000_000
+MAX_WORD_CHARACTERS = 100
 
 
 class CaptionTokenizer:
@@ -21,11 +53,27 @@ class CaptionTokenizer:
 
     pad_id, start_id, end_id, unknown_id = range(len(SPECIAL))
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        found = tuple(tokenizer.id_to_token(i) for i in range(len(SPECIAL)))
+    def __init__(self, words: Sequence[str]) -> None:
+        """words: the vocabulary in the order of its ids, SPECIAL first. Raises TokenizerError for any other."""
+        found = tuple(words[: len(SPECIAL)])
         if found != SPECIAL:
-            raise TokenizerError(f"The tokenizer's first words are {found}; expected {SPECIAL}.")
-        self._tokenizer = tokenizer
+            raise TokenizerError(f"The tokenizer's first words are {_shown(found)}; expected {SPECIAL}.")
+        if len(words) > MAX_WORDS:
+            raise TokenizerError(f"The tokenizer has {len(words):,} words; expected at most {MAX_WORDS:,}.")
+        wrong = next((word for word in words[len(SPECIAL) :] if not _is_word(word)), None)
+        if wrong is not None:
+            raise TokenizerError(
+                f"The tokenizer has the word {_shown(wrong)}; expected letters only, at most {MAX_WORD_CHARACTERS}."
+            )
+        vocabulary = {word: i for i, word in enumerate(words)}
+        if len(vocabulary) < len(words):
+            twice = Counter(words).most_common(1)[0][0]
+            raise TokenizerError(f"The tokenizer has the word {_shown(twice)} twice; expected each once.")
+        self._tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+        self._tokenizer.normalizer = Normalizers(
+            [NFC(), Lowercase(), Replace(Regex(BREAKS), " "), Replace(Regex(NO_LETTERS), "")]
+        )
+        self._tokenizer.pre_tokenizer = WhitespaceSplit()
 
     def __len__(self) -> int:
         """V, the size of the vocabulary."""
@@ -57,32 +105,65 @@ class CaptionTokenizer:
 
     def to_json(self) -> str:
         """The content of tokenizer.json."""
-        return self._tokenizer.to_str(pretty=True)
+        vocabulary = {self.word(i): i for i in range(len(self))}
+        model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
+        return json.dumps({**PIPELINE, "model": model}, indent=2, ensure_ascii=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read tokenizer.json. Raises TokenizerError for any other file."""
+        """Read tokenizer.json. Raises TokenizerError for any other file, or one of more than MAX_BYTES."""
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception, whatever is wrong
-            raise TokenizerError(f"{path} is not a tokenizer.json of the tokenizers library: {error}") from error
-        return cls(tokenizer)
+            with Path(path).open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
+                raise TokenizerError(f"{path} has more than {MAX_BYTES:,} bytes; a captioner's has fewer.")
+            values = json.loads(content)
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, TokenizerError):
+                raise
+            raise TokenizerError(f"{path} is not a tokenizer.json of a captioner: {error}.") from error
+        try:
+            return cls(_words(values))
+        except TokenizerError as error:
+            raise TokenizerError(f"{path} is not a tokenizer.json of a captioner: {error}") from error
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int) -> Self:
         """The words that occur at least `min_count` times in the captions, most frequent first, then by alphabet."""
-        empty = cls(_word_level({word: i for i, word in enumerate(SPECIAL)}))
+        empty = cls(SPECIAL)
         counts = Counter(word for caption in captions for word in empty.split(caption))
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         if not kept:
             raise TokenizerError(f"No word occurs {min_count} times in the {counts.total()} words given.")
-        return cls(_word_level({word: i for i, word in enumerate((*SPECIAL, *kept))}))
+        return cls([*SPECIAL, *kept])
 
 
-def _word_level(vocabulary: dict[str, int]) -> Tokenizer:
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = Normalizers(
-        [NFC(), Lowercase(), Replace(Regex(r"[-/\s]+"), " "), Replace(Regex(r"[^\p{L}\p{M} ]+"), "")]
+def _words(values: Any) -> list[str]:
+    """The vocabulary of what a tokenizer.json holds, in the order of its ids; TokenizerError for another pipeline."""
+    if not isinstance(values, dict):
+        raise TokenizerError(f"it holds a {type(values).__name__}; expected a JSON object.")
+    for name in (*PIPELINE, *values):
+        if name != "model" and values.get(name, KeyError) != PIPELINE.get(name, KeyError):
+            raise TokenizerError(
+                f"its {_shown(name)} is not what every captioner has; save the captioner with this package."
+            )
+    model = values.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, dict) or model != {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}:
+        raise TokenizerError("its model is not WordLevel with a vocabulary; save the captioner with this package.")
+    if any(type(i) is not int for i in vocabulary.values()) or sorted(vocabulary.values()) != [*range(len(vocabulary))]:
+        raise TokenizerError("its words are not numbered from 0 on; save the captioner again.")
+    return sorted(vocabulary, key=lambda word: vocabulary[word])
+
+
+def _is_word(word: str) -> bool:
+    """Whether it is letters and their marks, or characters that are newer than this Python (category Cn)."""
+    letters = all(
+        unicodedata.category(character)[0] in "LM" or unicodedata.category(character) == "Cn" for character in word
     )
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    return tokenizer
+    return 0 < len(word) <= MAX_WORD_CHARACTERS and letters
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."

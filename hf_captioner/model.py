@@ -1,0 +1,145 @@
+"""The model: pixels to a feature map, and a feature map to captions."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from hf_captioner.caption import Caption, Word
+from hf_captioner.config import CaptionerConfig, GenerationConfig
+from hf_captioner.hub.pretrained import PreTrainedCaptioner
+from hf_captioner.modeling.confidence import Confidence
+from hf_captioner.modeling.decoder import Decoder
+from hf_captioner.modeling.device import resolve_dtype
+from hf_captioner.modeling.encoder import Encoder, FeatureMap
+from hf_captioner.modeling.generation import Hypothesis, StoppingCriteria, generate
+from hf_captioner.modeling.generation_settings import check_memory, check_words, images_at_once, override
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
+
+ENCODER_MICROBATCH = 8
+"""Encoder micro-batch on CPU; 8 is a quarter faster than 32 (measured with 1 MB of L2 a core)."""
+
+
+class CaptionModel(PreTrainedCaptioner):
+    """An encoder, a decoder and a tokenizer. Captions do not depend on `train()`, which is the training's."""
+
+    def __init__(
+        self, config: CaptionerConfig, tokenizer: CaptionTokenizer, generation_config: GenerationConfig | None = None
+    ) -> None:
+        """A captioner with random weights, in evaluation mode. Raises ConfigError where the parts do not fit, and for
+        generation settings that would take too much memory."""
+        super().__init__(config, tokenizer, generation_config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config, self.encoder.channels)
+        self.confidence = Confidence(config.confidence, config.hidden_size) if config.confidence else None
+        check_memory(config, self.generation_config, self._cells)
+        self.eval()
+
+    @property
+    def _cells(self) -> int:
+        """N, of the feature map."""
+        return self.encoder.height * self.encoder.width
+
+    def tie_weights(self) -> None:
+        self.decoder.tie_weights()
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> FeatureMap:
+        """Preprocessed pixels (B, 3, S, S) -> their feature map."""
+        pixels = pixels.to(self.device, memory_format=torch.channels_last)
+        parts = pixels.split(ENCODER_MICROBATCH if self.device.type == "cpu" else len(pixels))
+        with self._precision():
+            maps: list[FeatureMap] = [self.encoder(part) for part in parts]
+        return FeatureMap(torch.cat([each.values for each in maps]), maps[0].height, maps[0].width)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What moves (`to`, `cuda`) moves the weights; what casts (`half`, `bfloat16`, `float`, `to(torch.bfloat16)`)
+        sets `dtype` and leaves them in float32, as `from_pretrained(dtype=...)` does. Raises ConfigError."""
+        asked = fn(torch.zeros(1, dtype=self.dtype))
+        self.dtype = resolve_dtype(asked.dtype)
+        casts = fn(torch.zeros(1)).dtype != torch.float32
+        return super()._apply((lambda tensor: tensor.to(asked.device)) if casts else fn, recurse)
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def caption_features(
+        self,
+        features: FeatureMap,
+        generation_config: GenerationConfig,
+        *,
+        stopping_criteria: StoppingCriteria | None = None,
+    ) -> list[Caption]:
+        """The best caption of each of a feature map's images, the others among its `candidates`.
+
+        As many images are searched at once as fit into MAX_SEARCH_BYTES of `modeling/generation_settings.py`. Raises
+        what `caption` raises for its settings and criteria.
+        """
+        return list(self._in_parts(features, generation_config, stopping_criteria))
+
+    def _in_parts(
+        self, features: FeatureMap, generation_config: GenerationConfig, stopping_criteria: StoppingCriteria | None
+    ) -> Iterator[Caption]:
+        check_words(self.tokenizer, generation_config)
+        cells = features.values.shape[1]
+        check_memory(self.config, generation_config, cells)
+        for part in features.split(images_at_once(self.config, generation_config, cells)):
+            yield from self._search(part, generation_config, stopping_criteria)
+
+    @torch.inference_mode()
+    def _search(
+        self, features: FeatureMap, generation_config: GenerationConfig, stopping_criteria: StoppingCriteria | None
+    ) -> list[Caption]:
+        tokenizer = self.tokenizer
+        special = {tokenizer.pad_id, tokenizer.start_id, tokenizer.unknown_id}
+        with self._precision():
+            start = self.decoder.start(features)
+            generated = generate(
+                self.decoder,
+                torch.full((len(features.values),), tokenizer.start_id, device=features.values.device),
+                start,
+                generation_config,
+                end_id=tokenizer.end_id,
+                banned=sorted(special.union(*map(tokenizer.encode, generation_config.bad_words))),
+                prefix=tokenizer.encode(generation_config.prefix),
+                stopping_criteria=stopping_criteria,
+            )
+        distances: list[float | None] = [None] * len(generated)
+        if self.confidence is not None:
+            distances = self.confidence.distance(start.features.mean().float()).tolist()
+        captions = []
+        for hypotheses, distance in zip(generated, distances, strict=True):
+            best, *others = (self._caption(hypothesis, features, distance) for hypothesis in hypotheses)
+            captions.append(dataclasses.replace(best, others=tuple(others)))
+        return captions
+
+    def _caption(self, hypothesis: Hypothesis, features: FeatureMap, distance: float | None) -> Caption:
+        word = self.tokenizer.word
+        maps = hypothesis.attention.cpu().numpy().reshape(-1, features.height, features.width)
+        words = tuple(
+            Word(word(i), math.exp(log_prob), attention, tuple((word(j), p) for j, p in alternatives))
+            for i, log_prob, attention, alternatives in zip(
+                hypothesis.ids, hypothesis.log_probs, maps, hypothesis.alternatives, strict=True
+            )
+        )
+        confidence = None
+        if self.confidence is not None and distance is not None:
+            confidence = self.confidence(distance, hypothesis.log_probs)
+        return Caption(self.tokenizer.decode(hypothesis.ids), words, hypothesis.score, hypothesis.finished, confidence)
+
+    def prepare_generation_config(self, overrides: Mapping[str, Any]) -> GenerationConfig:
+        """`generation_config` with these fields changed; beams enough for the captions asked for where none are given.
+
+        Raises TypeError for a field that there is not, ConfigError for values that make no sense or take too much
+        memory.
+        """
+        prepared = override(self.generation_config, overrides)
+        check_words(self.tokenizer, prepared)
+        check_memory(self.config, prepared, self._cells)
+        return prepared
