@@ -17,7 +17,7 @@ from PIL import Image
 
 from hf_captioner import Caption, ConfigError, GenerationConfig, ImageCaptioner, ImageError, iter_images
 from hf_captioner.config import GenerationOptions
-from hf_captioner.images import ImageSource, read_pixels
+from hf_captioner.images import ImageSource
 
 # -- captions ----------------------------------------------------------------------------------------------------------
 
@@ -54,6 +54,39 @@ def test_every_form_of_an_image_is_captioned_alike(tiny_captioner: ImageCaptione
         assert other.text == first.text
         for word, expected in zip(other.words, first.words, strict=True):
             np.testing.assert_allclose(word.attention, expected.attention, atol=1e-5)
+
+
+def test_what_other_libraries_give_is_captioned_alike(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:
+    expected, array = tiny_captioner.caption(image).text, np.array(image)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    clear = np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])
+    for form in (bytearray(file.getvalue()), memoryview(file.getvalue()), file, image.convert("RGBA"), clear, tensor):
+        assert tiny_captioner.caption(form).text == expected
+        assert [str(result) for result in tiny_captioner.stream(form for _ in range(2))] == [expected] * 2
+    for form in (array.transpose(2, 0, 1), array / 255, tensor / 255, (tensor / 255).to(torch.bfloat16)):
+        assert tiny_captioner.caption([form, image])[0].text == expected
+    with pytest.raises(ImageError, match=r"cannot be a generator; .* any other iterable is for stream"):
+        tiny_captioner.caption(path for path in [image])
+
+
+def test_it_can_be_called_as_any_module(tiny_captioner: ImageCaptioner, image_path: Path) -> None:
+    best = tiny_captioner(str(image_path), num_return_sequences=2)
+    assert isinstance(best, Caption)
+    assert best.to_dict() == tiny_captioner.caption(image_path, num_return_sequences=2).to_dict()
+    assert [caption.text for caption in tiny_captioner([image_path] * 2)] == [best.text] * 2
+
+
+def test_what_is_too_small_or_too_elongated_is_refused_alone_and_in_its_place_in_a_stream(
+    tiny_captioner: ImageCaptioner, image: Image.Image
+) -> None:
+    small, long = Image.new("RGB", (1, 1)), Image.new("RGB", (5000, 100))
+    for refused, sentence in ((small, "has only 1 x 1 pixels"), (long, "5000 x 100 pixels, which is too elongated")):
+        with pytest.raises(ImageError, match=sentence):
+            tiny_captioner.caption(refused)
+    kinds = [type(result) for result in tiny_captioner.stream([small, image, long])]
+    assert kinds == [ImageError, Caption, ImageError]
 
 
 def test_a_word_says_how_likely_it_was_and_where_the_model_looked(
@@ -97,6 +130,9 @@ def test_prefix_and_bad_words(tiny_captioner: ImageCaptioner, image: Image.Image
     steered = tiny_captioner.caption(image, prefix="A brown dog,", bad_words=[word, "zebra"], min_length=6)
     assert steered.text.startswith("a brown dog ")
     assert word not in steered.text.split()[3:]
+    assert word not in {text for place in steered.words for text, _ in place.alternatives}
+    assert tiny_captioner.caption(image, bad_words=word).text == tiny_captioner.caption(image, bad_words=[word]).text
+    assert word not in tiny_captioner.caption(image, bad_words=word, min_length=3).text.split()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +142,9 @@ def test_prefix_and_bad_words(tiny_captioner: ImageCaptioner, image: Image.Image
         ({"prefix": "a zebra jumps 7"}, ConfigError, r"The model doesn't know 'zebra', '7' of the prefix"),
         ({"prefix": "a dog jumps", "max_length": 2}, ConfigError, r"prefix has 3 words; expected at most"),
         ({"bad_words": ["red shirt"]}, ConfigError, r"'red shirt', which is more than one word"),
-        ({"bad_words": "dog"}, ConfigError, r"bad_words is 'dog'; expected tuple\[str, \.\.\.\]"),
+        ({"bad_words": "red shirt"}, ConfigError, r"'red shirt', which is more than one word"),
+        ({"bad_words": 5}, ConfigError, r"bad_words is 5; expected tuple\[str, \.\.\.\]"),
+        ({"num_beams": 10_000}, ConfigError, r"num_beams is 10000; expected at most 100"),
         (
             {"num_beams": 2, "num_return_sequences": 3},
             ConfigError,
@@ -183,18 +221,6 @@ def test_a_path_a_folder_a_list_and_rows_are_streamed_alike(
     assert [str(result) for result in tiny_captioner.stream(image_paths[0])] == expected[:1]
     with pytest.raises(TypeError, match="put a single image into a list"):
         tiny_captioner.stream(image_paths[0].read_bytes())
-
-
-def test_in_bfloat16_it_computes_so_and_stays_what_it_is(tiny_captioner: ImageCaptioner, image: Image.Image) -> None:
-    pixels = read_pixels(image, tiny_captioner.config)[None]
-    plain = tiny_captioner.encode(pixels).values
-    tiny_captioner.dtype = torch.bfloat16
-    rounded = tiny_captioner.encode(pixels).values
-    assert (plain.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
-    torch.testing.assert_close(rounded.float(), plain, atol=0.05, rtol=0.05)
-    caption = tiny_captioner.caption(image)
-    assert all(0 < word.probability <= 1 and abs(word.attention.sum() - 1) < 0.01 for word in caption.words)
-    assert {parameter.dtype for parameter in tiny_captioner.parameters()} == {torch.float32}
 
 
 # -- an object like any other ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFile
 
 from hf_captioner import CaptionerConfig, ImageError
-from hf_captioner.images import occlude, open_image, preprocess, read_pixels
+from hf_captioner.images import ImageSource, occlude, open_image, preprocess, read_pixels
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -142,11 +142,85 @@ def test_what_is_no_image_is_named_with_the_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)]
+    "array",
+    [
+        np.zeros((6, 5, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((2, 8, 8, 3), np.uint8),
+        np.zeros((8, 8, 3), np.int64),
+        np.zeros((8, 8), bool),
+        torch.zeros(2, 3, 8, 8),
+    ],
 )
-def test_other_arrays_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=r"expected \(H, W, 3\)"):
+def test_other_arrays_are_refused(array: np.ndarray | torch.Tensor) -> None:
+    with pytest.raises(ImageError, match=r"expected \(H, W\), \(H, W, C\) or \(C, H, W\) with C = 1, 3 or 4, of uint8"):
         open_image(array)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 255.0), (-2.1, 2.6), (0.0, float("nan")), (0.0, float("inf")), (-0.01, 1.0), (0.0, 1.01)]
+)
+def test_floats_that_are_not_from_0_to_1_are_refused_with_what_was_found(low: float, high: float) -> None:
+    array = np.full((8, 8, 3), low)
+    array[0, 0, 0] = high
+    for found in (array, torch.from_numpy(array).to(torch.bfloat16)):
+        with pytest.raises(ImageError, match=r"has floats from .* to .*; expected 0 to 1: divide by 255"):
+            open_image(found)
+
+
+def test_an_array_is_read_in_every_layout_and_type_that_libraries_give() -> None:
+    image = red_above_blue()
+    values = np.asarray(image)
+    clear = np.dstack([values, np.full(values.shape[:2], 255, np.uint8)])
+    tensor = torch.from_numpy(values.copy())
+    same: list[ImageSource] = [
+        values.transpose(2, 0, 1),
+        values / 255,
+        (values / 255).astype(np.float16).transpose(2, 0, 1),
+        values[:, ::-1][:, ::-1],
+        clear,
+        clear.transpose(2, 0, 1) / np.float32(255),
+        tensor,
+        tensor.permute(2, 0, 1),
+        (tensor.permute(2, 0, 1) / 255).requires_grad_(),
+        (tensor / 255).to(torch.bfloat16),
+        bytearray(encoded(image, "PNG")),
+        memoryview(encoded(image, "PNG")),
+    ]
+    for source in same:
+        assert np.array_equal(np.asarray(open_image(source)), values)
+    clear[:, :, 3] = 0
+    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
+    for grey in (np.full((6, 9, 1), 70, np.uint8), np.full((1, 6, 9), 70, np.uint8), torch.full((6, 9), 70 / 255)):
+        assert (open_image(grey).size, open_image(grey).getpixel((0, 0))) == ((9, 6), (70, 70, 70))
+    assert open_image(np.full((4, 4), 1 + 1e-6)).getpixel((0, 0)) == (255, 255, 255)  # what arithmetic does to a 1
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((1, 1), r"has only 1 x 1 pixels; expected at least 16 on each side"),
+        ((15, 300), r"has only 15 x 300 pixels; expected at least 16"),
+        (
+            (20 * 40 + 1, 40),
+            r"has 801 x 40 pixels, which is too elongated; expected at most 20 times as many on one side",
+        ),
+        ((16, 16), None),
+        ((40, 20 * 40), None),
+    ],
+)
+def test_what_is_too_small_or_too_elongated_for_the_model_is_refused_in_every_form(
+    tmp_path: Path, size: tuple[int, int], sentence: str | None
+) -> None:
+    config, image = CaptionerConfig(10, image_size=32), Image.new("RGB", size, RED)
+    image.save(tmp_path / "p.jpg")
+    for source in (tmp_path / "p.jpg", encoded(image, "PNG"), image, np.asarray(image), encoded(image, "JPEG")):
+        if sentence is None:
+            assert read_pixels(source, config).shape == (3, 32, 32)
+        else:
+            with pytest.raises(ImageError, match=sentence):
+                read_pixels(source, config)
 
 
 def test_other_types_are_refused() -> None:

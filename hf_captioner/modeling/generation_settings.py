@@ -4,7 +4,7 @@ With K hypotheses an image (`num_hypotheses`), T words (`max_length`), A alterna
 returned (`num_return_sequences`), V words in the vocabulary, N cells of the feature map, d the hidden size and b the
 backward one, the search for an image's captions takes at most about
 
-    K * (60 V + T * (12 N + 24 A + 48 b + 100)) + 32 N d + captions    bytes, with
+    K * (110 V + T * (12 N + 24 A + 48 b + 100)) + 32 N d + captions    bytes, with
     captions = C * T * (4 N + 300 A + 800)                              what comes out
 
 The first part holds every hypothesis' probabilities and what is recorded of each step. More than MAX_SEARCH_BYTES is
@@ -66,7 +66,7 @@ def search_bytes(config: CaptionerConfig, generation_config: GenerationConfig, c
     """The most that the search for one image's captions takes, by the formula above."""
     backward = config.backward_hidden_size if config.decoder == "bilstm" else 0
     step = 12 * cells + 24 * generation_config.num_alternatives + 48 * backward + 100
-    hypothesis = 60 * config.vocabulary_size + generation_config.max_length * step
+    hypothesis = 110 * config.vocabulary_size + generation_config.max_length * step
     features = 32 * cells * config.hidden_size
     return generation_config.num_hypotheses * hypothesis + features + caption_bytes(generation_config, cells)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
 from hf_captioner import ImageCaptioner, ImageError, caption_many, iter_images
 from hf_captioner.bulk.readers import read_sources, shards
@@ -269,8 +270,80 @@ def test_three_doors_take_the_same_things(saved_captioner: ImageCaptioner, tmp_p
 
 
 @pytest.mark.parametrize(
-    "images", [b"bytes", np.zeros((4, 4, 3), np.uint8), generated(1), io.BytesIO(), {"image": b""}, 5, None]
+    "images",
+    [
+        b"bytes",
+        bytearray(b"bytes"),
+        np.zeros((4, 4, 3), np.uint8),
+        torch.zeros(2, 3, 8, 8),
+        generated(1),
+        io.BytesIO(),
+        {"image": b""},
+        5,
+        None,
+    ],
 )
 def test_a_single_image_or_row_is_no_source(images: Any) -> None:
     with pytest.raises(TypeError, match="put a single image into a list"):
         iter_images(images)
+
+
+# -- links -------------------------------------------------------------------------------------------------------------
+
+
+def found(folder: Path) -> list[str]:
+    discovered = Discovered()
+    names = [image.name.removeprefix(f"{folder}/") for image in read_sources([folder], discovered)]
+    assert discovered.total == len(names)
+    return names
+
+
+def test_a_linked_folder_is_followed_once_and_no_loop_is_walked(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "folder", tmp_path / "outside"
+    for folder in (inside / "real", outside / "deep"):
+        folder.mkdir(parents=True)
+    for path in (inside / "real" / "a.png", outside / "b.png", outside / "deep" / "c.png"):
+        generated(1).save(path)
+    before = found(inside)
+    assert before == ["real/a.png"]
+    (inside / "a-link").symlink_to(outside)
+    (inside / "another-link").symlink_to(outside)
+    (inside / "deep-link").symlink_to(outside / "deep")
+    assert found(inside) == ["a-link/b.png", "a-link/deep/c.png", "real/a.png"]
+    (inside / "0-to-real").symlink_to("real")  # its images keep the name that they have without the link
+    (inside / "real" / "up").symlink_to(inside)
+    (outside / "back").symlink_to(inside)
+    (outside / "itself").symlink_to("itself")
+    (outside / "gone").symlink_to("nowhere")
+    assert found(inside) == ["a-link/b.png", "a-link/deep/c.png", "real/a.png"]
+
+
+def test_a_link_to_the_folder_above_gives_each_image_once(tmp_path: Path) -> None:
+    for name in ("folder", "beside"):
+        (tmp_path / name).mkdir()
+        generated(1).save(tmp_path / name / f"{name}.png")
+    (tmp_path / "folder" / "above").symlink_to("..")
+    assert found(tmp_path / "folder") == ["above/beside/beside.png", "folder.png"]
+
+
+def test_a_source_that_is_a_link_is_walked(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    generated(1).save(tmp_path / "folder" / "below" / "a.png")
+    (tmp_path / "link").symlink_to("folder")
+    assert found(tmp_path / "link") == ["below/a.png"]
+
+
+def test_elements_of_a_generator_are_images_in_every_form(image_path: Path) -> None:
+    content, image = image_path.read_bytes(), open_image(image_path)
+    array = np.asarray(image)
+
+    def forms() -> Iterator[Any]:
+        yield from (image_path, content, bytearray(content), memoryview(content), io.BytesIO(content), image, array)
+        yield torch.from_numpy(array.copy()).permute(2, 0, 1)
+        yield {"image": array / 255}
+        yield {"label": 3, "pixels": torch.from_numpy(array.copy())}
+        with image_path.open("rb") as file:
+            yield file
+
+    read = [open_image(found.image).tobytes() for found in iter_images(forms())]  # type: ignore[arg-type]
+    assert read == [image.tobytes()] * 11

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hf_captioner import ConfigError, GenerationConfig
+from hf_captioner.errors import GenerationStopped
 from hf_captioner.modeling.generation import Hypothesis, generate
 
 START, END = 0, 1
@@ -237,7 +238,11 @@ def test_sampling_repeats_with_its_seed_and_follows_the_model() -> None:
     toy = Toy(6, sharpness=1.0)
     once, again = (find(toy, 0, do_sample=True, num_return_sequences=5, seed=3) for _ in range(2))
     assert [h.ids for h in once[0]] == [h.ids for h in again[0]]
-    drawn = Counter(h.ids[0] for h in find(toy, 0, do_sample=True, num_return_sequences=4000, max_length=1)[0])
+    drawn = Counter(
+        hypothesis.ids[0]
+        for seed in range(40)
+        for hypothesis in find(toy, 0, do_sample=True, num_return_sequences=100, max_length=1, seed=seed)[0]
+    )
     expected = toy.next(0, [START]).exp()
     expected[END] = 0
     expected /= expected.sum()
@@ -262,9 +267,56 @@ def test_sampling_from_the_likeliest_alone_is_greedy() -> None:
         ({"top_p": 0.0}, "top_p is 0.0; expected more than 0"),
         ({"temperature": float("nan")}, "temperature is nan; expected float"),
         ({"num_beams": True}, "num_beams is True; expected int"),
-        ({"bad_words": "dog"}, "bad_words is 'dog'; expected tuple"),
+        ({"bad_words": {"dog"}}, "bad_words is {'dog'}; expected tuple"),
+        *(
+            ({name: 10_000}, rf"{name} is 10000; expected at most \d+")
+            for name in ("num_beams", "max_length", "num_return_sequences", "num_alternatives", "length_penalty")
+        ),
+        ({"min_length": 10_000}, r"min_length is 10000; expected 0 to max_length \(20\)"),
+        ({"prefix": "a " * 1001}, r"prefix is 'a a .*\.\.\.; expected at most 2,000 characters"),
+        ({"bad_words": ["a"] * 1001}, r"bad_words is \('a', .*\.\.\.; expected at most 1,000 words"),
+        ({"prefix": "a \udcff"}, r"prefix is 'a \\udcff'; expected Unicode text"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(fields: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
+    with pytest.raises(ConfigError, match=complaint) as caught:
         GenerationConfig(**fields)
+    assert len(str(caught.value)) < 300
+
+
+def test_the_largest_settings_are_searched_and_give_finite_scores() -> None:
+    most = {name: GenerationConfig.most[name] for name in ("num_alternatives", "length_penalty", "diversity_penalty")}
+    for hypothesis in find(Toy(6), 0, num_beams=100, num_return_sequences=100, num_beam_groups=50, **most)[0]:
+        assert math.isfinite(hypothesis.score) and all(math.isfinite(p) for p in hypothesis.log_probs)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_banned_is_not_among_the_alternatives(mode: dict[str, Any]) -> None:
+    banned = (3, 4)
+    for hypothesis in find_banning(Toy(7), banned, {**mode, "num_alternatives": 7}):
+        for alternatives in hypothesis.alternatives:
+            assert {i for i, _ in alternatives} == {1, 2, 5, 6}  # all others, with their own probabilities
+            assert all(p > 0 for _, p in alternatives)
+
+
+def find_banning(toy: Toy, banned: tuple[int, ...], fields: dict[str, Any]) -> list[Hypothesis]:
+    start, state = toy.start(0)
+    config = GenerationConfig(**{"max_length": 6, **fields})
+    return generate(toy, start, state, config, end_id=END, banned=[START, *banned])[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_search_stops_before_the_step_at_which_its_caller_says_so(mode: dict[str, Any]) -> None:
+    class Counted(Endless):
+        steps = 0
+
+        def step(self, words: Tensor, state: ToyState) -> ToyStep:
+            self.steps += 1
+            return super().step(words, state)
+
+    toy = Counted(7)
+    start, state = toy.start(0, 1)
+    config = GenerationConfig(**{**mode, "max_length": 200})
+    with pytest.raises(GenerationStopped, match="stopped before they were finished"):
+        generate(toy, start, state, config, end_id=END, banned=[START], stopping_criteria=lambda: toy.steps == 3)
+    assert toy.steps == 3
