@@ -204,6 +204,8 @@ def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser("demo", help="open the web page", description="Open the web page on this machine.")
     _add_model(parser, computes=True)
     parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
+    folders = "visitors from other machines, too, may compare captioners in folders of this one (default: they may not)"
+    parser.add_argument("--allow-folders", action="store_true", help=folders)
     parser.set_defaults(run=_demo)
 
 
@@ -211,7 +213,7 @@ def _demo(options: argparse.Namespace) -> int:
     require_extra("The page", "demo", "gradio")
     from hf_captioner.demo.app import serve
 
-    where = {"device": options.device, "dtype": options.dtype}
+    where = {"device": options.device, "dtype": options.dtype, "allow_folders": options.allow_folders}
     serve(options.model, options.port, open_browser=sys.stdout.isatty(), **where)
     return 0
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
 
 from hf_captioner import ImageCaptioner
 from hf_captioner.demo.endpoints import add_endpoints
+from hf_captioner.demo.limits import MAX_BODY_BYTES, BodyLimit, check_search
 from hf_captioner.demo.session import percent
 from hf_captioner.demo.tab_batch import batch_tab
 from hf_captioner.demo.tab_camera import camera_tab
@@ -39,12 +41,16 @@ TRANSLATIONS = gr.I18n(en={"common.upload": "Upload more"})
 """Gradio 6.31 names a button of its file box so, and has no text for it."""
 
 
-def build_page(captioner: ImageCaptioner, examples: Path | None = None, *, model: str | None = None) -> gr.Blocks:
+def build_page(
+    captioner: ImageCaptioner, examples: Path | None = None, *, model: str | None = None, allow_folders: bool = False
+) -> gr.Blocks:
     """The page around a captioner; starts nothing.
 
     examples: the folder of EXAMPLES; None is the one that comes with the package. model: what the captioner was loaded
-    from, as for `ImageCaptioner.from_pretrained`.
+    from, as for `ImageCaptioner.from_pretrained`. allow_folders: as for `serve`. Raises ConfigError for a captioner
+    whose own search is larger than the page takes.
     """
+    check_search(model or "The bundled captioner", captioner.generation_config)
     folder = examples or data_path("space") / "examples"
     paths = {label: str(folder / name) for label, name in EXAMPLES.items()}
     with gr.Blocks(title="What did it look at?", analytics_enabled=False) as page:
@@ -56,7 +62,7 @@ def build_page(captioner: ImageCaptioner, examples: Path | None = None, *, model
         with gr.Tab("Camera"):
             camera_tab(captioner)
         with gr.Tab("Compare"):
-            compare_tab(captioner)
+            compare_tab(captioner, allow_folders=allow_folders)
         with gr.Tab("About"):
             gr.Markdown(about(captioner, model), elem_id="about")
         add_endpoints(captioner, image)
@@ -108,15 +114,18 @@ def serve(
     dtype: str | torch.dtype = "auto",
     examples: Path | None = None,
     open_browser: bool = False,
+    allow_folders: bool = False,
 ) -> None:
     """Load the captioner once and serve the page until interrupted or terminated.
 
     model, device, dtype: as `ImageCaptioner.from_pretrained` takes them; other models are compared on the same device
     and in the same dtype. port: None is the first free one from 7860 on. examples: as for `build_page`.
+    allow_folders: every visitor may compare captioners in folders of this machine; else only one who sits at it.
     Raises CheckpointError and, for a device or dtype, ConfigError.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    page = build_page(ImageCaptioner.from_pretrained(model, device=device, dtype=dtype), examples, model=model)
+    captioner = ImageCaptioner.from_pretrained(model, device=device, dtype=dtype)
+    page = build_page(captioner, examples, model=model, allow_folders=allow_folders)
     page.space_id = None  # else the page asks the Hub and a font server for a header
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=2)
     start_cleanup(page)
@@ -131,5 +140,6 @@ def serve(
         state_session_capacity=MAX_SESSIONS,
         show_error=True,
         mcp_server=True,
+        app_kwargs={"middleware": [Middleware(BodyLimit, max_body_size=MAX_BODY_BYTES)]},
         i18n=TRANSLATIONS,
     )

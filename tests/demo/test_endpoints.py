@@ -89,8 +89,10 @@ MARK = {"meta": {"_type": "gradio.FileData"}}
 
 def test_a_models_name_that_is_too_long_is_one_sentence() -> None:
     """The page escapes it; it could not escape what Gradio itself shows of an error of another kind."""
-    with pytest.raises(CheckpointError, match="File name too long; expected a folder, or a Hub id owner/name"):
-        load_captioner("<b>" * 100)
+    for folders in (False, True):
+        for name in ("<b>" * 100, "a" * 5000):
+            with pytest.raises(CheckpointError, match="Hub id"):
+                load_captioner(name, folders=folders)
 
 
 def test_an_image_of_the_servers_own_is_not_captioned(server: Server, image_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The Space as it is pushed: what the Hub wants, and a page that starts where nothing else is."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ from huggingface_hub import SpaceCard
 from PIL import Image
 
 from hf_captioner import CheckpointError, ImageCaptioner
-from hf_captioner.demo.tab_compare import load_captioner
+from hf_captioner.demo.tab_compare import load_captioner, load_error
 from hf_captioner.hub.push import push_space
 from tests.demo.serving import serving
 from tests.hub.standin_hub import StandInHub
@@ -46,20 +47,28 @@ def test_a_space_names_the_model_that_it_shows(
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
-def test_a_spaces_own_folders_and_its_owners_models_are_not_compared(
+def test_a_servers_folders_and_its_owners_models_are_not_compared_and_no_answer_tells_of_them(
     checkpoint: Path, saved_captioner: ImageCaptioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    names = ["me/secret", "me/nothing", "checkpoints/mine", "checkpoints/broken", str(checkpoint), "/etc", "me\x00/a"]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(checkpoint, "checkpoints/mine")
+    Path("checkpoints/broken").mkdir()
+    said = set()
     with StandInHub() as hub:
         hub.use(monkeypatch, tmp_path)
         saved_captioner.push_to_hub("me/secret", private=True)
-        monkeypatch.setenv("SPACE_ID", "me/page")
-        for name, said in ((str(checkpoint), "is no Hub id"), ("me/secret", "me/secret")):
-            load_captioner.cache_clear()
-            with pytest.raises(CheckpointError, match=said):
-                load_captioner(name)
-        monkeypatch.delenv("SPACE_ID")
-        for name in (str(checkpoint), "me/secret"):
-            assert load_captioner(name).config == saved_captioner.config
+        saved_captioner.push_to_hub("me/open")
+        ImageCaptioner.from_pretrained("me/secret")  # so that it is in the owner's cache
+        load_captioner.cache_clear()
+        for name in names:
+            with pytest.raises(CheckpointError) as error:
+                load_captioner(name, folders=False)
+            said.add(load_error(name, error.value, folders=False).replace(name, "NAME"))
+        assert load_captioner("me/open", folders=False).config == saved_captioner.config
+        assert load_captioner(str(checkpoint), folders=True).config == saved_captioner.config
+    assert len(said) == 1
+    assert not list(tmp_path.rglob("models--me--open")), "a visitor cannot fill the disk with downloads"
     load_captioner.cache_clear()
 
 
