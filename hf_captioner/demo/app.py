@@ -18,6 +18,7 @@ from hf_captioner.demo.tab_camera import camera_tab
 from hf_captioner.demo.tab_compare import compare_tab
 from hf_captioner.demo.tab_single import single_tab
 from hf_captioner.demo.uploads import start_cleanup
+from hf_captioner.demo.visits import Visits
 from hf_captioner.hub.card import PLACEHOLDER_REPO, render_card
 from hf_captioner.hub.evaluation import OCCLUDED_REGIONS, Evaluation
 from hf_captioner.hub.packaged import data_path
@@ -53,19 +54,21 @@ def build_page(
     check_search(model or "The bundled captioner", captioner.generation_config)
     folder = examples or data_path("space") / "examples"
     paths = {label: str(folder / name) for label, name in EXAMPLES.items()}
+    visits = Visits()
     with gr.Blocks(title="What did it look at?", analytics_enabled=False) as page:
         gr.Markdown(f"# What did it look at?\n{PROMISE}")
         with gr.Tab("Caption"):
-            image = single_tab(captioner, paths, f"{EXPLANATION} {measured_summary(captioner.evaluation)}")
+            image = single_tab(captioner, visits, paths, f"{EXPLANATION} {measured_summary(captioner.evaluation)}")
         with gr.Tab("Batch"):
-            batch_tab(captioner)
+            batch_tab(captioner, visits)
         with gr.Tab("Camera"):
-            camera_tab(captioner)
+            camera_tab(captioner, visits)
         with gr.Tab("Compare"):
-            compare_tab(captioner, allow_folders=allow_folders)
+            compare_tab(captioner, visits, allow_folders=allow_folders)
         with gr.Tab("About"):
             gr.Markdown(about(captioner, model), elem_id="about")
-        add_endpoints(captioner, image)
+        add_endpoints(captioner, visits, image)
+        page.unload(visits.leave)
     return page
 
 

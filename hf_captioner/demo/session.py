@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
 from hf_captioner.images import ImageSource, occlude, open_image, read_pixels
+from hf_captioner.modeling.generation import StoppingCriteria
 
 MAX_DISPLAY_SIDE = 1280
 """Longest side of the image on the page, in pixels."""
@@ -78,26 +79,39 @@ class Session:
         return (self.recaptions or (self.caption,))[0]
 
 
-def start_session(captioner: ImageCaptioner, source: ImageSource) -> Session:
-    """Read an image and caption it. Raises ImageError."""
+def start_session(
+    captioner: ImageCaptioner, source: ImageSource, *, stopping_criteria: StoppingCriteria | None = None
+) -> Session:
+    """Read an image and caption it. Raises ImageError, GenerationStopped."""
     image = open_image(source)
     if min(image.size) < MIN_SIDE:
         raise ImageError(f"This photo has only {image.width} x {image.height} pixels. Use a larger one.")
     pixels = read_pixels(source, captioner.config)
-    caption = _captions(captioner, pixels, {})[0]
+    caption = _captions(captioner, pixels, {}, stopping_criteria)[0]
     mean, file = np.array(image.resize((1, 1), Image.Resampling.BOX)), io.BytesIO()
     image.thumbnail((MAX_DISPLAY_SIDE, MAX_DISPLAY_SIDE))
     image.save(file, "JPEG", quality=88)
     return Session(file.getvalue(), tuple(mean.flatten().tolist()), pixels, caption)
 
 
-def recaption(captioner: ImageCaptioner, session: Session, request: CaptionRequest, covered: np.ndarray) -> Session:
-    """Caption the image again as requested, with the covered cells painted over. Raises ConfigError."""
+def recaption(
+    captioner: ImageCaptioner,
+    session: Session,
+    request: CaptionRequest,
+    covered: np.ndarray,
+    *,
+    stopping_criteria: StoppingCriteria | None = None,
+) -> Session:
+    """Caption the image again as requested, with the covered cells painted over.
+
+    Raises ConfigError, GenerationStopped.
+    """
     captions: list[Caption] = []
     if request != CaptionRequest(seed=request.seed) or covered.any():
         pixels = occlude(session.pixels, torch.from_numpy(covered)[None])[0]
         check_prefix(captioner, request.prefix)
-        captions = _captions(captioner, pixels, generation_options(captioner, request, len(session.caption.words)))
+        options = generation_options(captioner, request, len(session.caption.words))
+        captions = _captions(captioner, pixels, options, stopping_criteria)
         if request.length == SHORTER and not all(caption.finished for caption in captions):
             raise ConfigError("The model finds no shorter caption of this photo.")
         if request.several:
@@ -105,9 +119,12 @@ def recaption(captioner: ImageCaptioner, session: Session, request: CaptionReque
     return dataclasses.replace(session, request=request, recaptions=tuple(captions), covered=covered)
 
 
-def _captions(captioner: ImageCaptioner, pixels: Tensor, options: dict[str, Any]) -> list[Caption]:
-    generation_config = captioner.prepare_generation_config(options)
-    return list(captioner.caption_features(captioner.encode(pixels[None]), generation_config)[0].candidates)
+def _captions(
+    captioner: ImageCaptioner, pixels: Tensor, options: dict[str, Any], stopping_criteria: StoppingCriteria | None
+) -> list[Caption]:
+    generation_config, features = captioner.prepare_generation_config(options), captioner.encode(pixels[None])
+    (best,) = captioner.caption_features(features, generation_config, stopping_criteria=stopping_criteria)
+    return list(best.candidates)
 
 
 def generation_options(captioner: ImageCaptioner, request: CaptionRequest, words: int) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from gradio.utils import sanitize_value_for_csv
 from hf_captioner import ImageCaptioner, ImageError
 from hf_captioner.demo.session import percent
 from hf_captioner.demo.uploads import Upload, files_input, upload_error
+from hf_captioner.demo.visits import BATCH_TIME_LIMIT, TOO_LONG, Visits
+from hf_captioner.errors import GenerationStopped
 from hf_captioner.images import open_image
+from hf_captioner.modeling.generation import StoppingCriteria
 
 COLUMN_WIDTHS = {"photo": "120px", "caption": "460px", "confidence": "130px", "file": "200px", "problem": "300px"}
 EXPORTED_COLUMNS = ("file", "caption", "confidence", "problem")
@@ -21,7 +24,7 @@ MAX_FILES = 500
 """Images taken at a time."""
 BATCH_SIZE = 8
 """Images captioned between two updates of the table."""
-RUNNING = "Captioning: "
+RUNNING, STOPPED = "Captioning: ", "Stopped: "
 Table = Sequence[Sequence[str]]
 
 DOWNLOAD = """(text) => {
@@ -32,9 +35,16 @@ DOWNLOAD = """(text) => {
 }"""
 
 
-def caption_rows(captioner: ImageCaptioner, uploads: Sequence[Upload]) -> Iterator[list[str]]:
-    """A row of COLUMN_WIDTHS for each upload, in order; an unreadable file's row says why."""
-    results = captioner.stream([upload.path for upload in uploads], batch_size=BATCH_SIZE, num_return_sequences=1)
+def caption_rows(
+    captioner: ImageCaptioner, uploads: Sequence[Upload], *, stopping_criteria: StoppingCriteria | None = None
+) -> Iterator[list[str]]:
+    """A row of COLUMN_WIDTHS for each upload, in order; an unreadable file's row says why. Raises GenerationStopped."""
+    results = captioner.stream(
+        [upload.path for upload in uploads],
+        batch_size=BATCH_SIZE,
+        stopping_criteria=stopping_criteria,
+        num_return_sequences=1,
+    )
     for upload, result in zip(uploads, results, strict=True):
         if isinstance(result, ImageError):
             yield ["", "", "", upload.name, upload_error(result, upload)]
@@ -86,7 +96,7 @@ DOWNLOADS = {
 """Label of each button -> the file's name, and what makes its content of the table."""
 
 
-def batch_tab(captioner: ImageCaptioner) -> None:
+def batch_tab(captioner: ImageCaptioner, visits: Visits) -> None:
     """Build the tab inside the page being built."""
     files = files_input(file_types=["image"], label="Photos", height=180, elem_id="files")
     with gr.Row():
@@ -98,14 +108,15 @@ def batch_tab(captioner: ImageCaptioner) -> None:
         buttons = {label: gr.Button(label) for label in DOWNLOADS}
     text = gr.Textbox(visible="hidden")
 
-    def fill(uploads: list[Upload]) -> Iterator[tuple[gr.Dataframe, str]]:
+    def fill(uploads: list[Upload], visitor: gr.Request) -> Iterator[tuple[gr.Dataframe, str]]:
         if not uploads:
             gr.Warning("Upload some photos first.")
             return
         if len(uploads) > MAX_FILES:
             gr.Warning(too_many(uploads))
             return
-        yield from _updates(captioner, uploads)
+        criteria = visits.stopping_criteria(visitor, BATCH_TIME_LIMIT)
+        yield from _updates(caption_rows(captioner, uploads, stopping_criteria=criteria), len(uploads))
 
     filling = start.click(fill, files, [table, progress], api_visibility="private")
     cancelling = stop.click(None, cancels=filling, api_visibility="private")
@@ -131,19 +142,25 @@ def _table() -> gr.Dataframe:
     )
 
 
-def _updates(captioner: ImageCaptioner, uploads: Sequence[Upload]) -> Iterator[tuple[gr.Dataframe, str]]:
+def _updates(arriving: Iterator[list[str]], count: int) -> Iterator[tuple[gr.Dataframe, str]]:
     """The table and its progress after each batch."""
     rows: list[list[str]] = []
-    for row in caption_rows(captioner, uploads):
-        rows.append(row)
-        if len(rows) % BATCH_SIZE == 0 or len(rows) == len(uploads):
-            failed = sum(row["caption"] == "" for row in _exported(rows))
-            running = len(rows) < len(uploads)
-            progress = f"{RUNNING * running}{len(rows)} of {len(uploads)}"
-            progress += f", {failed} without a caption" if failed else ""
-            # The next rows would overwrite a correction made before they arrive.
-            yield gr.Dataframe(rows, interactive=not running), progress
+    try:
+        for row in arriving:
+            rows.append(row)
+            if len(rows) % BATCH_SIZE == 0 or len(rows) == count:
+                # The next rows would overwrite a correction made before they arrive.
+                running = len(rows) < count
+                yield gr.Dataframe(rows, interactive=not running), _progress(RUNNING * running, rows, count)
+    except GenerationStopped:
+        gr.Warning(TOO_LONG)
+        yield gr.Dataframe(rows, interactive=True), _progress(STOPPED, rows, count)
+
+
+def _progress(state: str, rows: Table, count: int) -> str:
+    failed = sum(row["caption"] == "" for row in _exported(rows))
+    return f"{state}{len(rows)} of {count}" + (f", {failed} without a caption" if failed else "")
 
 
 def _stopped(progress: str) -> tuple[gr.Dataframe, str]:
-    return gr.Dataframe(interactive=True), progress.replace(RUNNING, "Stopped: ")
+    return gr.Dataframe(interactive=True), progress.replace(RUNNING, STOPPED)

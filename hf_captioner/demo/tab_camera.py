@@ -6,6 +6,8 @@ from typing import Any
 import gradio as gr
 
 from hf_captioner import ImageCaptioner
+from hf_captioner.demo.visits import TOO_LONG, Visits
+from hf_captioner.errors import GenerationStopped
 
 FRAME_INTERVAL = 0.1
 """Seconds between two frames; while one is captioned only the newest waits."""
@@ -17,7 +19,7 @@ FRAME = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
 """What is asked of the camera; the model reads no more."""
 
 
-def camera_tab(captioner: ImageCaptioner) -> None:
+def camera_tab(captioner: ImageCaptioner, visits: Visits) -> None:
     """Build the tab inside the page being built."""
     times = gr.State(())
     with gr.Row():
@@ -35,8 +37,12 @@ def camera_tab(captioner: ImageCaptioner) -> None:
             caption = gr.Textbox(label="Caption", interactive=False, lines=3, elem_id="camera-caption")
             rate = gr.Markdown("Press Record to caption what the camera sees, again and again.")
 
-    def caption_frame(frame: Any, times: tuple[float, ...]) -> tuple[str, tuple[float, ...], str]:
-        caption = captioner.caption(frame, num_return_sequences=1)
+    def caption_frame(frame: Any, times: tuple[float, ...], visitor: gr.Request) -> tuple[str, tuple[float, ...], str]:
+        criteria = visits.stopping_criteria(visitor)
+        try:
+            caption = captioner.caption(frame, stopping_criteria=criteria, num_return_sequences=1)
+        except GenerationStopped:
+            return TOO_LONG, (), ""
         times = (*times[-9:], time.monotonic())
         rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
         return caption.text, times, f"{rate:.1f} captions a second"

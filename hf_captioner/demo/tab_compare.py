@@ -16,14 +16,17 @@ from hf_captioner.demo.attention_view import attention_view, view_data
 from hf_captioner.demo.limits import check_search, is_local
 from hf_captioner.demo.session import start_session
 from hf_captioner.demo.uploads import Upload, image_input, upload_error
+from hf_captioner.demo.visits import TOO_LONG, Visits
+from hf_captioner.errors import GenerationStopped
 from hf_captioner.hub.checkpoint import WEIGHTS
 from hf_captioner.hub.download import one_sentence, resolve
+from hf_captioner.modeling.generation import StoppingCriteria
 
 MAX_COMPARED_BYTES = 1 << 28
 """Weights of a compared model; up to three of them are in memory at once, in float32."""
 
 
-def compare_tab(captioner: ImageCaptioner, *, allow_folders: bool) -> None:
+def compare_tab(captioner: ImageCaptioner, visits: Visits, *, allow_folders: bool) -> None:
     """Build the tab inside the page being built. allow_folders: also for visitors from elsewhere."""
     with gr.Row():
         image = image_input(sources=["upload", "clipboard"], label="Photo", height=240, elem_id="compared")
@@ -41,22 +44,26 @@ def compare_tab(captioner: ImageCaptioner, *, allow_folders: bool) -> None:
 
     unchanged = [gr.skip(), gr.skip()]
 
-    def compare(upload: Upload | None, first: str, second: str, request: gr.Request) -> list[Any]:
+    def compare(upload: Upload | None, first: str, second: str, visitor: gr.Request) -> list[Any]:
         if upload is None:
             gr.Warning("Upload a photo first.")
             return unchanged
-        folders, found = allow_folders or is_local(request), []
+        folders, found = allow_folders or is_local(visitor), []
+        criteria = visits.stopping_criteria(visitor)
         for name in (first.strip(), second.strip()):
             try:
                 model = captioner
                 if name:
                     model = load_captioner(name, captioner.device, captioner.dtype, folders=folders)
-                found.append(_view(model, upload.path, name))
+                found.append(_view(model, upload.path, name, criteria))
             except (CheckpointError, ConfigError) as error:
                 gr.Warning(html.escape(load_error(name, error, folders=folders)))
                 return unchanged
             except ImageError as error:
                 gr.Warning(html.escape(upload_error(error, upload)))
+                return unchanged
+            except GenerationStopped:
+                gr.Warning(TOO_LONG)
                 return unchanged
         return found
 
@@ -64,8 +71,8 @@ def compare_tab(captioner: ImageCaptioner, *, allow_folders: bool) -> None:
     button.click(compare, [image, *names], views, concurrency_limit=1, api_visibility="private")
 
 
-def _view(captioner: ImageCaptioner, path: str, name: str) -> dict[str, Any]:
-    session = start_session(captioner, path)
+def _view(captioner: ImageCaptioner, path: str, name: str, stopping_criteria: StoppingCriteria) -> dict[str, Any]:
+    session = start_session(captioner, path, stopping_criteria=stopping_criteria)
     label = name or "This page's model"
     return view_data(session.image, [(label, session.caption, [False] * len(session.caption.words))])
 

@@ -33,6 +33,8 @@ from hf_captioner.demo.session import (
     start_session,
 )
 from hf_captioner.demo.uploads import Upload, image_input, upload_error
+from hf_captioner.demo.visits import TOO_LONG, Visits
+from hf_captioner.errors import GenerationStopped
 
 NO_IMAGE = "Upload a photo, or try one of these."
 CONFIDENCE = "the chance that this caption is better than its typical one"
@@ -75,7 +77,7 @@ def initial_values() -> list[Any]:
     return [*fields, gr.Radio([], value=None, visible=False), gr.Button(visible=False)]
 
 
-def single_tab(captioner: ImageCaptioner, examples: Mapping[str, str], explanation: str) -> gr.Image:
+def single_tab(captioner: ImageCaptioner, visits: Visits, examples: Mapping[str, str], explanation: str) -> gr.Image:
     """Build the tab inside the page being built; returns its image box. examples: label -> path."""
     session = gr.State(None, time_to_live=SESSION_TTL)
     with gr.Column(elem_id="single"):
@@ -95,7 +97,7 @@ def single_tab(captioner: ImageCaptioner, examples: Mapping[str, str], explanati
         with gr.Column(visible=False, elem_id="controls") as control_panel:
             controls = _controls()
     results = [session, alt_text, use_new, view, hint, confidence, alt_text_panel, control_panel]
-    _connect(Handlers(captioner), image, view, controls, results)
+    _connect(Handlers(captioner, visits), image, view, controls, results)
     return image
 
 
@@ -149,19 +151,28 @@ class Handlers:
     """What happens at each touch of the page; they return values for the results, as `outputs` does."""
 
     captioner: ImageCaptioner
+    visits: Visits
 
-    def image(self, upload: Upload | None) -> list[Any]:
+    def image(self, upload: Upload | None, visitor: gr.Request) -> list[Any]:
         """Caption a new image; what was requested of the one before is forgotten."""
         values: list[Any] = [None, "", gr.Button(visible=False), {}, NO_IMAGE, "", *[gr.Column(visible=False)] * 2]
         if upload is not None:
             try:
-                values = outputs(start_session(self.captioner, upload.path))
+                criteria = self.visits.stopping_criteria(visitor)
+                values = outputs(start_session(self.captioner, upload.path, stopping_criteria=criteria))
             except ImageError as error:
                 gr.Warning(html.escape(upload_error(error, upload)))
+            except GenerationStopped:
+                gr.Warning(TOO_LONG)
         return [*values, *initial_values()]
 
     def request(
-        self, session: Session | None, alt_text: str, *fields: Any, covered: np.ndarray | None = None
+        self,
+        visitor: gr.Request,
+        session: Session | None,
+        alt_text: str,
+        *fields: Any,
+        covered: np.ndarray | None = None,
     ) -> list[Any]:
         """Caption the image as requested, with other cells covered where they are given."""
         request = CaptionRequest(*fields)
@@ -173,22 +184,30 @@ class Handlers:
         if request == session.request and (covered == session.covered).all():
             return unchanged()
         try:
-            return outputs(recaption(self.captioner, session, request, covered), edited(session, alt_text))
+            criteria = self.visits.stopping_criteria(visitor)
+            new = recaption(self.captioner, session, request, covered, stopping_criteria=criteria)
+            return outputs(new, edited(session, alt_text))
         except ConfigError as error:
             gr.Warning(html.escape(str(error)))
-            return unchanged()
+        except GenerationStopped:
+            gr.Warning(TOO_LONG)
+        return unchanged()
 
-    def cover(self, event: gr.EventData, session: Session | None, alt_text: str, *fields: Any) -> list[Any]:
+    def cover(
+        self, event: gr.EventData, visitor: gr.Request, session: Session | None, alt_text: str, *fields: Any
+    ) -> list[Any]:
         covered = np.array(event.covered, bool).reshape(MASK_SIZE, MASK_SIZE)
-        return self.request(session, alt_text, *fields, covered=covered)
+        return self.request(visitor, session, alt_text, *fields, covered=covered)
 
-    def hide(self, event: gr.EventData, session: Session | None, alt_text: str, *fields: Any) -> list[Any]:
+    def hide(
+        self, event: gr.EventData, visitor: gr.Request, session: Session | None, alt_text: str, *fields: Any
+    ) -> list[Any]:
         """Cover what a word attended to most."""
         if session is None:
-            return self.request(None, alt_text, *fields, covered=NOTHING_COVERED)
+            return self.request(visitor, None, alt_text, *fields, covered=NOTHING_COVERED)
         caption, word = event.place
         mask = most_attended(session.captions[caption].words[word].attention)
-        return self.request(session, alt_text, *fields, covered=session.covered | mask)
+        return self.request(visitor, session, alt_text, *fields, covered=session.covered | mask)
 
     def word(self, event: gr.EventData, session: Session | None) -> Any:
         """Offer the alternatives of a word, or none where no word is selected any more."""

@@ -1,0 +1,34 @@
+"""What visitors asked for ends after a while, and when they have left."""
+
+import time
+
+import gradio as gr
+
+from hf_captioner.modeling.generation import StoppingCriteria
+
+TIME_LIMIT, BATCH_TIME_LIMIT = 60, 1200
+"""Seconds for the captions of one photo, and of many."""
+TOO_LONG = "This took too long and was stopped. Try again later, or with fewer photos."
+
+
+class Visits:
+    """When each visitor of a page has left it, as far as that still matters."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, float] = {}
+
+    def leave(self, request: gr.Request) -> None:
+        """For `Blocks.unload`, which Gradio calls when a visitor's connection ends."""
+        now = time.monotonic()
+        # A copy, for another visitor's thread may be here too.
+        self._left = {hash_: at for hash_, at in self._left.items() if now - at < BATCH_TIME_LIMIT}
+        if request.session_hash:
+            self._left[request.session_hash] = now
+
+    def stopping_criteria(self, request: gr.Request, seconds: float = TIME_LIMIT) -> StoppingCriteria:
+        """For what the visitor asks now: whether the time is up, or the visitor has left since.
+
+        A visitor whose connection broke off may come back with the same session, and ask anew.
+        """
+        session_hash, began = request.session_hash or "", time.monotonic()
+        return lambda: time.monotonic() - began > seconds or self._left.get(session_hash, began) > began
