@@ -7,7 +7,7 @@ import gradio as gr
 from hf_captioner import ConfigError, ImageCaptioner, ImageError
 from hf_captioner.demo.tab_batch import MAX_FILES, too_many
 from hf_captioner.demo.uploads import Upload, files_input, upload_error
-from hf_captioner.demo.visits import BATCH_TIME_LIMIT, TOO_LONG, Visits
+from hf_captioner.demo.visits import TOO_LONG, Visits
 from hf_captioner.errors import GenerationStopped
 from hf_captioner.modeling.generation import StoppingCriteria
 
@@ -42,7 +42,7 @@ def add_endpoints(captioner: ImageCaptioner, visits: Visits, image_box: gr.Image
             raise gr.Error("There are no images; expected a list of image files.", print_exception=False)
         if len(images) > MAX_FILES:
             raise gr.Error(too_many(images), print_exception=False)
-        criteria = visits.stopping_criteria(visitor, BATCH_TIME_LIMIT)
+        criteria = visits.stopping_criteria(visitor, many=True)
         paths = [upload.path for upload in images]
         results = captioner.stream(paths, stopping_criteria=criteria, num_return_sequences=1)
         try:

@@ -12,7 +12,7 @@ from gradio.utils import sanitize_value_for_csv
 from hf_captioner import ImageCaptioner, ImageError
 from hf_captioner.demo.session import percent
 from hf_captioner.demo.uploads import Upload, files_input, upload_error
-from hf_captioner.demo.visits import BATCH_TIME_LIMIT, TOO_LONG, Visits
+from hf_captioner.demo.visits import TOO_LONG, Visits
 from hf_captioner.errors import GenerationStopped
 from hf_captioner.images import open_image
 from hf_captioner.modeling.generation import StoppingCriteria
@@ -115,7 +115,7 @@ def batch_tab(captioner: ImageCaptioner, visits: Visits) -> None:
         if len(uploads) > MAX_FILES:
             gr.Warning(too_many(uploads))
             return
-        criteria = visits.stopping_criteria(visitor, BATCH_TIME_LIMIT)
+        criteria = visits.stopping_criteria(visitor, many=True)
         yield from _updates(caption_rows(captioner, uploads, stopping_criteria=criteria), len(uploads))
 
     filling = start.click(fill, files, [table, progress], api_visibility="private")

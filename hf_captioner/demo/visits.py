@@ -25,10 +25,11 @@ class Visits:
         if request.session_hash:
             self._left[request.session_hash] = now
 
-    def stopping_criteria(self, request: gr.Request, seconds: float = TIME_LIMIT) -> StoppingCriteria:
-        """For what the visitor asks now: whether the time is up, or the visitor has left since.
+    def stopping_criteria(self, request: gr.Request, *, many: bool = False) -> StoppingCriteria:
+        """For what the visitor asks now, of one photo or of many: whether the time is up, or the visitor has left.
 
         A visitor whose connection broke off may come back with the same session, and ask anew.
         """
         session_hash, began = request.session_hash or "", time.monotonic()
+        seconds = BATCH_TIME_LIMIT if many else TIME_LIMIT
         return lambda: time.monotonic() - began > seconds or self._left.get(session_hash, began) > began

@@ -1,0 +1,89 @@
+"""What a visitor asked for ends after a while, and when the visitor has left."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from starlette.requests import Request
+
+from hf_captioner.demo import visits
+from hf_captioner.demo.visits import Visits
+from tests.demo.serving import Server, serving
+
+
+def visitor(session_hash: str) -> gr.Request:
+    return gr.Request(Request({"type": "http", "headers": [], "path": "/"}), session_hash=session_hash)
+
+
+def test_only_what_was_asked_before_a_visitor_left_is_stopped() -> None:
+    page = Visits()
+    ann, ben = page.stopping_criteria(visitor("ann")), page.stopping_criteria(visitor("ben"))
+    assert not ann() and not ben()
+    page.leave(visitor("ann"))
+    assert ann() and not ben()
+    assert not page.stopping_criteria(visitor("ann"))(), "a connection that broke off comes back"
+
+
+def test_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "TIME_LIMIT", 0)
+    one, many = Visits().stopping_criteria(visitor("ann")), Visits().stopping_criteria(visitor("ann"), many=True)
+    assert one() and not many()
+
+
+SLOW = """
+import sys, time
+from hf_captioner.demo import app, visits
+from hf_captioner.modeling.decoder import Decoder
+step = Decoder.step
+def slow(*given):
+    with open(sys.argv[2], "a") as file:
+        file.write("step ")
+    time.sleep(float(sys.argv[3]))
+    return step(*given)
+Decoder.step = slow
+visits.TIME_LIMIT = float(sys.argv[4])
+app.serve(sys.argv[1])
+"""
+"""The page, with a note of each step of a search, the seconds that it takes besides, and another limit of time."""
+
+
+@contextlib.contextmanager
+def slow_page(checkpoint: Path, folder: Path, seconds: float, limit: float) -> Iterator[Server]:
+    command = [sys.executable, "-c", SLOW, str(checkpoint), str(folder / "steps"), str(seconds), str(limit)]
+    with serving(command, folder) as server:
+        yield server
+
+
+def test_a_search_that_takes_too_long_is_one_sentence(checkpoint: Path, image_path: Path, tmp_path: Path) -> None:
+    with slow_page(checkpoint, tmp_path, seconds=0.2, limit=0.1) as server:
+        client = Client(server.url, verbose=False)
+        for arguments, name in (((handle_file(image_path),), "caption"), ((handle_file(image_path), "a"), "continue")):
+            with pytest.raises(AppError, match="took too long and was stopped"):
+                client.predict(*arguments, api_name=f"/{name}")
+
+
+@pytest.mark.parametrize("name", ["caption", "caption_batch"])
+def test_a_search_ends_when_its_visitor_leaves(checkpoint: Path, image_path: Path, tmp_path: Path, name: str) -> None:
+    steps = tmp_path / "steps"
+    with slow_page(checkpoint, tmp_path, seconds=1, limit=600) as server:
+        api = f"{server.url}/gradio_api"
+        config = httpx.get(f"{server.url}/config").json()
+        index = next(each["id"] for each in config["dependencies"] if each["api_name"] == name)
+        path = httpx.post(f"{api}/upload", files={"files": ("a.jpg", image_path.read_bytes())}).json()[0]
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        data = [[file] * 9] if name == "caption_batch" else [file]
+        with httpx.stream("GET", f"{api}/heartbeat/ann", timeout=60):
+            httpx.post(f"{api}/queue/join", json={"data": data, "fn_index": index, "session_hash": "ann"})
+            while not steps.exists():
+                time.sleep(0.1)
+        time.sleep(3)
+        after = steps.stat().st_size
+        time.sleep(3)
+        assert steps.stat().st_size == after < 20 * len("step ")
