@@ -1,6 +1,5 @@
 """The web page: an image, its caption, and for each word where the model looked."""
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from starlette.middleware import Middleware
 
 from hf_captioner import ImageCaptioner
+from hf_captioner.demo.card_view import card_html, without_header
 from hf_captioner.demo.endpoints import add_endpoints
 from hf_captioner.demo.limits import MAX_BODY_BYTES, BodyLimit, check_search
 from hf_captioner.demo.session import percent
@@ -66,7 +66,7 @@ def build_page(
         with gr.Tab("Compare"):
             compare_tab(captioner, visits, allow_folders=allow_folders)
         with gr.Tab("About"):
-            gr.Markdown(about(captioner, model), elem_id="about")
+            gr.HTML(card_html(about(captioner, model)), elem_id="about", elem_classes="prose")
         add_endpoints(captioner, visits, image)
         page.unload(visits.leave)
     return page
@@ -80,8 +80,7 @@ def about(captioner: ImageCaptioner, model: str | None = None) -> str:
         title = Path(model).resolve().name if Path(model).is_dir() else model
         argument = f'"{title}"'
     card = captioner.card or render_card(captioner.description, license_text=captioner.weights_license)
-    text = re.sub(r"\A---\n.*?\n---\n", "", card, count=1, flags=re.DOTALL)
-    return text.replace(f'"{PLACEHOLDER_REPO}"', argument).replace(PLACEHOLDER_REPO, title)
+    return without_header(card).replace(f'"{PLACEHOLDER_REPO}"', argument).replace(PLACEHOLDER_REPO, title)
 
 
 def measured_summary(evaluation: Evaluation) -> str:

@@ -1,6 +1,10 @@
 """A checkpoint's files but for the weights: which there are, how large they may be, and what its JSON files say."""
 
+import contextlib
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +17,19 @@ from hf_captioner.hub.format0 import from_format_0, is_format_0
 CONFIG, GENERATION, EVALUATION = "config.json", "generation_config.json", "evaluation.json"
 TOKENIZER, WEIGHTS, CARD, LICENSE = "tokenizer.json", "model.safetensors", "README.md", "LICENSE"
 REQUIRED_FILES = (CONFIG, TOKENIZER, WEIGHTS)
-SMALL_FILES = (CONFIG, GENERATION, EVALUATION, TOKENIZER, CARD, LICENSE)
-CHECKPOINT_FILES = (*SMALL_FILES, WEIGHTS)
-MAX_WEIGHTS_BYTES = 1 << 30
-MAX_FILE_BYTES = 1 << 24
-"""Of every other file; one of more is neither fetched nor read."""
+MAX_BYTES = {
+    CONFIG: 1 << 20,
+    GENERATION: 1 << 20,
+    EVALUATION: 1 << 20,
+    TOKENIZER: 1 << 24,
+    CARD: 1 << 20,
+    LICENSE: 1 << 20,
+    WEIGHTS: 1 << 30,
+}
+"""A checkpoint's files, and how large each may be: one of more is neither fetched nor read, from wherever it comes."""
+CHECKPOINT_FILES = tuple(MAX_BYTES)
+SAVED = ".saved"
+"""The folder below a checkpoint whose files are to replace the checkpoint's: whole from when it has this name on."""
 
 Config = TypeVar("Config", bound=ValidatedConfig)
 
@@ -73,14 +85,81 @@ def check_whole(folder: Path, name: str) -> None:
 def check_sizes(name: str, sizes: dict[str, int]) -> None:
     """Raise CheckpointError where a file (name -> bytes) is larger than a captioner's may be."""
     for file, size in sizes.items():
-        most = MAX_WEIGHTS_BYTES if file == WEIGHTS else MAX_FILE_BYTES
-        if size > most:
-            raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {most:,}.")
+        if size > MAX_BYTES[file]:
+            raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {MAX_BYTES[file]:,}.")
 
 
-def read_text(path: Path) -> str | None:
-    """A text file's content; None where there is no such file."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+def read_text(folder: Path, name: str) -> str | None:
+    """The content of README.md or LICENSE, which is pushed as it is; None where there is none.
+
+    Raises CheckpointError for a link that leaves the folder, and for a file that is too large.
+    """
+    path = own_file(folder, name)
+    if path is None:
+        return None
+    check_sizes(str(folder), {name: path.stat().st_size})
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def own_file(folder: Path, name: str) -> Path | None:
+    """The path of a folder's regular file; None where there is none.
+
+    Raises CheckpointError for a link that leaves the folder: what it leads to was not meant to be published. Links of
+    the Hub's cache are the folder's own, as the files of a snapshot lie in `blobs`, beside `snapshots`.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    real, home = path.resolve(), folder.resolve()
+    own = [
+        home,
+        *(place.parent.parent / "blobs" for place in (home, *home.parents) if place.parent.name == "snapshots"),
+    ]
+    if not any(real.is_relative_to(place) for place in own):
+        raise CheckpointError(f"{path} is a link to a file outside of its folder; put the file itself there.")
+    return path
+
+
+@contextlib.contextmanager
+def replacing(folder: Path, *, stale: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A new folder for files that replace those of `folder` at the end of the block, where nothing was raised in it.
+
+    So whatever is written can be read there before anything old is lost, and once it is renamed it is what the folder
+    holds: a process that is killed while it moves the files leaves the rest to `finish_replacing`. stale: files of the
+    folder that go, too, where there is none in the new one. Raises CheckpointError where it cannot be written; the
+    folder's files are then as they were.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        finish_replacing(folder)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+            staged = Path(temporary) / "files"
+            staged.mkdir()
+            yield staged
+            gone = {*stale} - {path.name for path in staged.iterdir()}
+            staged.rename(folder / SAVED)
+        finish_replacing(folder)
+        for name in gone:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written ({error}); what was there is as it was.") from error
+
+
+def finish_replacing(folder: Path) -> None:
+    """Move what a killed process had saved whole to its place. Raises CheckpointError where that cannot be done."""
+    saved = folder / SAVED
+    if saved.is_symlink() or not saved.is_dir():
+        return
+    try:
+        for name in CHECKPOINT_FILES:
+            with contextlib.suppress(FileNotFoundError):  # not among them, or another process has moved it
+                os.replace(saved / name, folder / name)
+        with contextlib.suppress(FileNotFoundError):
+            saved.rmdir()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} was saved by a process that was killed; finishing that failed: {error}."
+        ) from error
 
 
 def _are(names: list[str]) -> str:
@@ -112,7 +191,7 @@ def _check_kind(path: Path, values: Any) -> None:
 
 
 def _optional(kind: type[Config], folder: Path, name: str) -> Config:
-    if not (folder / name).exists():
+    if not (folder / name).is_file():
         return kind()
     return _validated(kind, folder, name, _read_json(folder, name))
 

@@ -26,6 +26,7 @@ from hf_captioner.hub.checkpoint import (
     REQUIRED_FILES,
     check_sizes,
     check_whole,
+    finish_replacing,
     read_description,
 )
 
@@ -49,6 +50,7 @@ def resolve(
     if len(name) > 4096 or any(len(part) > 255 for part in folder.parts):
         raise CheckpointError(f"{name[:100]}... is too long; expected a checkpoint's folder, or a Hub id owner/name.")
     if name and folder.is_dir():
+        finish_replacing(folder)
         check_whole(folder, name)
         return folder
     if folder.is_file():

@@ -1,5 +1,8 @@
 """What was measured of a checkpoint, `evaluation.json`: all of it optional, and the card says nothing else."""
 
+import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +10,10 @@ from hf_captioner.config import ValidatedConfig
 
 OCCLUDED_REGIONS = ("most attended fifth", "random fifth", "least attended fifth")
 """The regions that are occluded in turn to test the attention."""
+FEW_IMAGES = 100
+"""What was measured on fewer is no result to compare: the card warns of it, and its metadata leaves it out."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""OWNER/NAME."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Calibration(ValidatedConfig):
     """... the share of its captions that were better than the median one, 0 to 1 ..."""
     captions: tuple[int, ...]
     """... and how many there were."""
+    ood_images: int = 0
+    """Images unlike them; 0 where an older version did not record it."""
 
     def _check(self) -> None:
         bins = len(self.predicted)
@@ -118,6 +127,14 @@ class Evaluation(ValidatedConfig):
     habits: Habits | None = None
     limits: tuple[str, ...] = ()
     """Sentences for the card: what the captioner gets wrong."""
+    language: str | None = None
+    """Code of the captions' language (`de`) where it is not English."""
+
+    @property
+    def base_model(self) -> str | None:
+        """Hub id of the captioner that was trained further; None where there is none, or it has no id."""
+        name = (self.initialized_from or "").removeprefix("the captioner ")
+        return name if HUB_ID.fullmatch(name) else None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that hold something."""
@@ -127,3 +144,23 @@ class Evaluation(ValidatedConfig):
         """The scores, with these in place of earlier ones of the same data set and split."""
         kept = tuple(old for old in self.scores if (old.dataset, old.split) != (scores.dataset, scores.split))
         return (*kept, scores)
+
+
+def without_paths(command: str, placeholders: Mapping[str, str] | None = None) -> str:
+    """A command without the places of the machine on which it ran, which are nobody else's business.
+
+    placeholders: argument -> what stands for it; besides, whatever looks like a path becomes PATH.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return "hf-captioner"
+    return shlex.join(_without_path(word, placeholders or {}) for word in words)
+
+
+def _without_path(word: str, placeholders: Mapping[str, str]) -> str:
+    flag, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    if value in placeholders:
+        return f"{flag}{equals}{placeholders[value]}"
+    looks_like_one = value.startswith(("/", "~", ".")) or "\\" in value or value.count("/") > 1
+    return f"{flag}{equals}PATH" if looks_like_one else word

@@ -5,6 +5,7 @@ knows devices; `save_pretrained` writes whole or not at all, where the mixin del
 another; `push_to_hub` makes one commit and keeps a card that a person wrote.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -28,14 +29,17 @@ from hf_captioner.hub.checkpoint import (
     Description,
     read_description,
     read_text,
+    replacing,
 )
 from hf_captioner.hub.download import resolve
 from hf_captioner.hub.evaluation import Evaluation
 from hf_captioner.hub.packaged import bundled_checkpoint
-from hf_captioner.hub.push import Patterns, push_folder
-from hf_captioner.hub.weights import as_float16, read_weights
+from hf_captioner.hub.push import Patterns, full_repo_id, push_folder
+from hf_captioner.hub.weights import as_float16, check_weights, read_weights
 from hf_captioner.modeling.device import resolve_device, resolve_dtype
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
+
+logger = logging.getLogger(__name__)
 
 FROM_THE_MIXIN = {"config", "revision", "token", "cache_dir", "local_files_only", "force_download"}
 """What the mixin hands on to `_from_pretrained`, and `from_pretrained` has made use of."""
@@ -117,6 +121,16 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         if unknown:
             raise TypeError(f"from_pretrained() has no {', '.join(unknown)}; it has device, dtype and the Hub's own.")
         place, precision, folder = resolve_device(device), resolve_dtype(dtype), Path(model_id)
+        captioner = cls._without_weights(folder)
+        state = read_weights(folder / WEIGHTS, captioner._shapes())
+        captioner.load_state_dict(state, strict=False, assign=True)
+        captioner.tie_weights()
+        captioner.dtype = precision
+        return captioner.to(memory_format=torch.channels_last).to(place).eval()
+
+    @classmethod
+    def _without_weights(cls, folder: Path) -> Self:
+        """What a folder's files but for the weights say, on the meta device. Raises CheckpointError."""
         description = read_description(folder)
         try:
             tokenizer = CaptionTokenizer.load(folder / TOKENIZER)
@@ -124,17 +138,14 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
                 captioner = cls(description.config, tokenizer, description.generation_config)
         except (ConfigError, TokenizerError) as error:
             raise CheckpointError(f"{folder} is not a whole captioner: {error}") from error
-        captioner._load_weights(folder / WEIGHTS)
-        captioner.evaluation, captioner.dtype = description.evaluation, precision
-        captioner.weights_license, card = read_text(folder / LICENSE), read_text(folder / CARD)
+        captioner.evaluation = description.evaluation
+        captioner.weights_license, card = read_text(folder, LICENSE), read_text(folder, CARD)
         captioner.card = None if card is None or is_generated(card) else card
-        return captioner.to(memory_format=torch.channels_last).to(place).eval()
+        return captioner
 
-    def _load_weights(self, path: Path) -> None:
-        """Fill this captioner, built on the meta device; a tied parameter stands in the file once."""
-        state = read_weights(path, {name: list(parameter.shape) for name, parameter in self.named_parameters()})
-        self.load_state_dict(state, strict=False, assign=True)
-        self.tie_weights()
+    def _shapes(self) -> dict[str, list[int]]:
+        """Name -> shape of what stands in the weights' file; of a tied parameter once."""
+        return {name: list(parameter.shape) for name, parameter in self.named_parameters()}
 
     def tie_weights(self) -> None:
         """Make one parameter again of those that share their weights."""
@@ -152,26 +163,22 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
     ) -> str | None:
         """Write the checkpoint's files (weights in float16, the card README.md and, if known, LICENSE).
 
-        A README.md there that a person wrote or edited is kept. repo_id: the Hub id that the card names, and where
-        `push_to_hub` pushes to, with `kwargs` as `push_to_hub` takes them; returns the commit's URL then.
-        Raises CheckpointError for weights that float16 cannot hold and for a folder that cannot be written; the files
-        that were there are then as they were.
+        A README.md there that a person wrote or edited is kept; the LICENSE and the measurements of another checkpoint
+        are not. repo_id: the Hub id that the card names, and where `push_to_hub` pushes to, with `kwargs` as
+        `push_to_hub` takes them; returns the commit's URL then.
+        Raises CheckpointError for weights that float16 cannot hold, for what would not load again, and for a folder
+        that cannot be written; the files that were there are then as they were.
         """
         folder = Path(save_directory)
         card = {"repo_id": repo_id, **(model_card_kwargs or {})}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as staged:
-                super().save_pretrained(staged, config=kwargs.get("config"), model_card_kwargs=card)
-                own = read_text(folder / CARD)
-                kept = {CARD} if own is not None and not is_generated(own) else set()
-                if not (Path(staged) / EVALUATION).exists():
-                    (folder / EVALUATION).unlink(missing_ok=True)  # what was measured of other weights
-                for path in sorted(Path(staged).iterdir()):
-                    if path.name not in kept:
-                        os.replace(path, folder / path.name)
-        except OSError as error:
-            raise CheckpointError(f"{folder} cannot be written ({error}); what was there is as it was.") from error
+        with replacing(folder, stale=(EVALUATION, LICENSE)) as staged:
+            super().save_pretrained(staged, config=kwargs.get("config"), model_card_kwargs=card)
+            self._check_saved(staged)
+            own = read_text(folder, CARD)
+            if own is not None and not is_generated(own):
+                (staged / CARD).unlink()
+            if self.weights_license is None and (folder / LICENSE).exists():
+                logger.warning("%s was another checkpoint's and is removed: this one has none.", folder / LICENSE)
         if push_to_hub:
             return self.push_to_hub(repo_id or folder.name, model_card_kwargs=model_card_kwargs, **kwargs)
         return None
@@ -183,6 +190,13 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         weights = safetensors.torch.save(as_float16(dict(self.named_parameters())), {"format": "pt"})
         for name, content in {**{name: text.encode() for name, text in texts.items()}, WEIGHTS: weights}.items():
             (save_directory / name).write_bytes(content)
+
+    def _check_saved(self, folder: Path) -> None:
+        """Raise CheckpointError unless what was just saved would load; of the weights only the header is read."""
+        try:
+            check_weights(folder / WEIGHTS, type(self)._without_weights(folder)._shapes())
+        except CheckpointError as error:
+            raise CheckpointError(f"Nothing is saved, as it would not load again: {error}") from error
 
     @property
     def description(self) -> Description:
@@ -215,6 +229,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
 
         A card on the Hub that a person wrote or edited stays as it is, unless `overwrite_card`. Raises CheckpointError.
         """
+        repo_id = full_repo_id(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, model_card_kwargs=model_card_kwargs, **kwargs)
             return push_folder(
@@ -229,4 +244,5 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
                 allow_patterns=allow_patterns,
                 ignore_patterns=ignore_patterns,
                 delete_patterns=delete_patterns,
+                stale=(EVALUATION,),
             )

@@ -1,6 +1,9 @@
 """model.safetensors: read strictly, stored in float16; nothing is ever unpickled."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -16,17 +19,28 @@ def read_weights(path: Path, wanted: dict[str, list[int]]) -> dict[str, Tensor]:
 
     Raises CheckpointError where the file is no whole safetensors file, holds other tensors, or numbers not finite.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_slice(name) for name in file.keys()}
-            _check_header(path, wanted, {n: (s.get_shape(), s.get_dtype()) for n, s in found.items()})
-            state = {name: file.get_tensor(name).float() for name in wanted}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is {_what_it_is(path, error)}.") from error
+    with _opened(path) as file:
+        _check_header(path, wanted, file)
+        state = {name: file.get_tensor(name).float() for name in wanted}
     broken = _not_finite(state)
     if broken:
         raise CheckpointError(f"{path} holds numbers that are not finite in {broken}; take an earlier checkpoint.")
     return state
+
+
+def check_weights(path: Path, wanted: dict[str, list[int]]) -> None:
+    """Raise CheckpointError where the header says that `read_weights` would."""
+    with _opened(path) as file:
+        _check_header(path, wanted, file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is {_what_it_is(path, error)}.") from error
 
 
 def as_float16(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -43,8 +57,10 @@ def _not_finite(tensors: dict[str, Tensor]) -> str:
     return ", ".join(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
 
 
-def _check_header(path: Path, wanted: dict[str, list[int]], found: dict[str, tuple[list[int], str]]) -> None:
+def _check_header(path: Path, wanted: dict[str, list[int]], file: Any) -> None:
     """Raise CheckpointError unless the file holds exactly the tensors wanted, in their shapes, as floats."""
+    slices = {name: file.get_slice(name) for name in file.keys()}
+    found = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} is not part of this captioner" for name in found if name not in wanted]
     for name, (shape, kind) in found.items():

@@ -304,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, kind: str, repo_id: str, revision: str) -> _Answer:
         commits = self._commits(self._repository(kind, repo_id), revision)
         entries = []
-        for path, content in sorted(commits[-1].files.items()):
+        for path, content in sorted(commits[-1].files.items() if commits else ()):
             entry: dict[str, Any] = {
                 "type": "file",
                 "path": path,

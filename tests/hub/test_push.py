@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,9 @@ from huggingface_hub import ModelCard, close_session, constants
 from PIL import Image
 
 from hf_captioner import CaptionerConfig, CheckpointError, GenerationConfig, ImageCaptioner
-from hf_captioner.hub import packaged, push
 from hf_captioner.hub.card import is_generated, render_card
-from hf_captioner.hub.checkpoint import CHECKPOINT_FILES, MAX_FILE_BYTES, Description
+from hf_captioner.hub.checkpoint import MAX_BYTES, Description
 from hf_captioner.hub.evaluation import Evaluation, Scores
-from hf_captioner.hub.push import push_space
 from tests.hub.standin_hub import Repository, StandInHub, point_client_at
 
 # The client's upload of large files uses what its own HTTP library calls out of date.
@@ -28,28 +25,9 @@ RESULTS = Scores(
     {"BLEU-4": 0.2146, "CIDEr": 0.5271},
     "PTB",
     "python -m hf_captioner.training.evaluate --data x",
+    images=1000,
 )
 LICENCE = "You may use this Work for any non-commercial purpose.\n"
-
-
-@pytest.fixture
-def standin() -> Iterator[StandInHub]:
-    with StandInHub() as standin:
-        yield standin
-
-
-@pytest.fixture
-def online(standin: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandInHub:
-    """The client in this process talks to the stand-in, with an empty cache."""
-    standin.use(monkeypatch, tmp_path / "home")
-    return standin
-
-
-@pytest.fixture
-def captioner(tiny_captioner: ImageCaptioner, tmp_path: Path) -> ImageCaptioner:
-    """One that was loaded, so that its weights are already what float16 can hold."""
-    tiny_captioner.save_pretrained(tmp_path / "saved")
-    return ImageCaptioner.from_pretrained(tmp_path / "saved")
 
 
 def measured(captioner: ImageCaptioner, scores: Scores) -> ImageCaptioner:
@@ -280,12 +258,12 @@ def test_whatever_fails_in_a_push_leaves_the_repository_as_it_was(
 
 def test_a_file_that_is_too_large_is_not_fetched(online: StandInHub, captioner: ImageCaptioner, tmp_path: Path) -> None:
     captioner.push_to_hub("me/large")
+    most = MAX_BYTES["tokenizer.json"]
     large = online.model("me/large")
-    large.commit("larger", {"tokenizer.json": b" " * (MAX_FILE_BYTES + 1)})
+    large.commit("larger", {"tokenizer.json": b" " * (most + 1)})
     online.requests.clear()
     assert (
-        refusal("me/large")
-        == f"me/large: tokenizer.json has {MAX_FILE_BYTES + 1:,} bytes; a captioner's has at most {MAX_FILE_BYTES:,}."
+        refusal("me/large") == f"me/large: tokenizer.json has {most + 1:,} bytes; a captioner's has at most {most:,}."
     )
     fetched = {path.rpartition("/")[2] for method, path in online.requests if method == "GET" and "/resolve/" in path}
     assert fetched == {"config.json"}
@@ -308,43 +286,3 @@ def test_any_edit_makes_a_card_a_persons_own(tiny_config: CaptionerConfig, old: 
     card = render_card(described(tiny_config))
     assert is_generated(card)
     assert not is_generated(card.replace(old, new) if old else card + new)
-
-
-@pytest.mark.parametrize("installed", [False, True])
-def test_a_space_gets_the_page_and_the_package_in_one_commit(
-    online: StandInHub,
-    captioner: ImageCaptioner,
-    checkpoint: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    installed: bool,
-) -> None:
-    """From a clone, where the page lies beside the package, and from an installed wheel, where it lies inside."""
-    package = tmp_path / "hf_captioner"
-    beside = package / "_data" if installed else tmp_path
-    for path in (beside / "space" / "app.py", beside / "space" / "README.md", beside / "model_card.md"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("---\nsdk: gradio\n---\n")
-    captioner.save_pretrained(package / "checkpoint")
-    for name in ("__init__.py", "__pycache__/model.pyc"):
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(name)
-    for module in (packaged, push):
-        monkeypatch.setattr(module, "PACKAGE", package)
-    push_space("me/page")
-    (commit,) = online.space("me/page").commits()
-    assert online.space("me/page").sdk == "gradio"
-    assert set(commit.files) == {
-        "README.md",
-        "app.py",
-        "model_card.md",
-        "hf_captioner/__init__.py",
-        *(f"hf_captioner/checkpoint/{name}" for name in (set(CHECKPOINT_FILES) - {"evaluation.json", "LICENSE"})),
-    }
-    assert commit.by_lfs == {"hf_captioner/checkpoint/model.safetensors"}
-    (beside / "space" / "app.py").write_text("changed")
-    push_space("me/page")
-    assert online.space("me/page").files()["app.py"] == b"changed"
-    push_space("me/page", model=str(checkpoint))
-    pushed = online.space("me/page").files()["hf_captioner/checkpoint/model.safetensors"]
-    assert pushed == (checkpoint / "model.safetensors").read_bytes()
