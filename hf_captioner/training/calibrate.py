@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -30,13 +29,20 @@ from hf_captioner.hub.evaluation import Calibration
 from hf_captioner.images import IMAGE_SUFFIXES, ImageSource
 from hf_captioner.modeling.confidence import Confidence, num_directions, residual
 from hf_captioner.modeling.encoder import FeatureMap
-from hf_captioner.training.command import checkpoint_folder, command_parser, load_captioner, run_command
-from hf_captioner.training.data import Record, load_split
+from hf_captioner.training.command import (
+    checkpoint_folder,
+    command_parser,
+    load_captioner,
+    measured_split,
+    run_command,
+)
+from hf_captioner.training.data import Record
 from hf_captioner.training.feature_cache import encoded
-from hf_captioner.training.metrics import cider_of_each
 
 TRAINING_SAMPLE = 2000
 """Training images from which the mean and the principal directions are estimated."""
+FEWEST = 10
+"""Validation images: half of them fit the confidence that the other half measures."""
 BINS = 10
 """Of equal width, in the calibration error and the reliability curve."""
 HALVED_QUANTILE, TENTH_OFF_QUANTILE = 0.99, 0.95
@@ -138,6 +144,8 @@ def ood_images(folder: Path | None) -> list[ImageSource]:
 
 
 def _image(name: str) -> Image.Image:
+    import skimage.data
+
     pixels = np.asarray(getattr(skimage.data, name)())
     return Image.fromarray(pixels if pixels.dtype == np.uint8 else (255 * pixels).astype(np.uint8)).convert("RGB")
 
@@ -154,7 +162,17 @@ def _page_of_text(random: np.random.Generator) -> Image.Image:
 def calibrate(
     captioner: ImageCaptioner, train: Sequence[Record], validation: Sequence[Record], ood: Sequence[ImageSource]
 ) -> tuple[Confidence, Calibration]:
-    """The confidence of a captioner, fitted on all validation images, and its cross-fitted calibration metrics."""
+    """The confidence of a captioner, fitted on all validation images, and its cross-fitted calibration metrics.
+
+    Raises DataError for fewer than FEWEST validation images, and where no caption is better than the median one.
+    """
+    from hf_captioner.training.metrics import cider_of_each
+
+    if len(validation) < FEWEST:
+        raise DataError(
+            f"{len(validation)} validation images are too few to fit a confidence; expected at least {FEWEST}, better "
+            "100 or more; without it a captioner captions as well."
+        )
     hidden_size = captioner.config.hidden_size
     sample = [record.path for record in train[:: max(1, len(train) // TRAINING_SAMPLE)]]
     center, directions = principal_directions(
@@ -163,6 +181,11 @@ def calibrate(
     captions, probabilities, means = caption_all(captioner, [record.path for record in validation])
     ciders = torch.tensor(cider_of_each(captions, [record.captions for record in validation]))
     correct, distances = (ciders > ciders.median()).float(), residual(means, center, directions)
+    if not correct.any():
+        raise DataError(
+            f"No caption of the {len(validation)} validation images is better than the median one, so there is nothing "
+            "to fit; give more images, or train the captioner until it tells them apart."
+        )
     confidences = torch.zeros(len(validation))
     for half, other in (slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2)):
         fitted = Confidence(fit_confidence(probabilities[half], distances[half], correct[half]), hidden_size)
@@ -179,6 +202,7 @@ def calibrate(
         predicted=tuple(round(predicted, 4) for predicted, _, _ in curve),
         observed=tuple(round(observed, 4) for _, observed, _ in curve),
         captions=tuple(count for _, _, count in curve),
+        ood_images=len(ood),
     )
 
 
@@ -197,11 +221,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
-    train, validation = (
-        load_split(options.data, split, split_file=options.splits, model=options.model)
-        for split in ("train", "validation")
-    )
     captioner = load_captioner(options)
+    train, validation = (measured_split(options, options.data, captioner, split) for split in ("train", "validation"))
     confidence, calibration = calibrate(captioner, train, validation, ood_images(options.ood))
     _print(calibration)
     if folder is not None:

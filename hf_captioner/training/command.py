@@ -9,8 +9,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CaptionerError, CheckpointError, ConfigError
+from hf_captioner.errors import CaptionerError, CheckpointError, ConfigError, MissingExtraError, require_extra
 from hf_captioner.hub.packaged import bundled_checkpoint
+from hf_captioner.training.data import Record, load_split, readable_records
+from hf_captioner.training.hub_data import hub_id
+from hf_captioner.training.known_words import known_words
+
+TRAINING_PACKAGES = (
+    *("accelerate", "datasets", "evaluate", "matplotlib", "pycocoevalcap", "skimage", "tensorboard", "yaml"),
+)
+"""What the extra `train` brings."""
+NAMELESS = "a data set of its own"
+"""What the card calls a data set that has neither a Hub id nor a name that was given."""
+
+logger = logging.getLogger(__name__)
 
 
 def command_parser(module: str, description: str | None) -> argparse.ArgumentParser:
@@ -20,7 +32,16 @@ def command_parser(module: str, description: str | None) -> argparse.ArgumentPar
     parser.add_argument("--model", metavar="ID", help="a folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), or a device of PyTorch's")
+    add_data_permissions(parser)
     return parser
+
+
+def add_data_permissions(parser: argparse.ArgumentParser) -> None:
+    """The flags by which a user allows what data of others may not do by itself."""
+    outside = "also read images that the data names outside of its own folder (default: refuse)"
+    parser.add_argument("--allow-outside-paths", action="store_true", help=outside)
+    broken = "leave out images that cannot be read, and name them (default: stop, and name them)"
+    parser.add_argument("--skip-broken-images", action="store_true", help=broken)
 
 
 def load_captioner(options: argparse.Namespace) -> ImageCaptioner:
@@ -45,9 +66,37 @@ def single_data_set(command: str, given: Sequence[str]) -> str:
     return given[0]
 
 
-def data_set_name(data: str) -> str:
-    """What the card calls a data set where nothing else is said: the name of its folder, its file or its repository."""
-    return Path(data).resolve().stem
+def data_set_name(data: str, given: str | None) -> str:
+    """What the card calls a data set: the name given, else its id on the Hub. Raises DataError for a broken id.
+
+    A folder of this machine is not named: it tells a card's readers nothing, and more than was meant.
+    """
+    return given or hub_id(data) or NAMELESS
+
+
+def measured_split(
+    options: argparse.Namespace,
+    data: str,
+    captioner: ImageCaptioner,
+    split: str = "validation",
+    limit: int | None = None,
+) -> list[Record]:
+    """The first `limit` records of a split, all of them where it is None; the log tells words that the captioner lacks.
+
+    Raises DataError as `load_split`, `readable_records` and `known_words` do.
+    """
+    records = load_split(
+        data,
+        split,
+        split_file=options.splits,
+        model=options.model,
+        allow_outside_paths=options.allow_outside_paths,
+    )[:limit]
+    records = readable_records(records, skip_broken=options.skip_broken_images)
+    found = known_words(records, captioner.tokenizer, split)
+    if found.unknown:
+        logger.info("%s captions: %s", split, found)
+    return records
 
 
 def run_command(name: str, command: Callable[[], object]) -> int:
@@ -57,7 +106,11 @@ def run_command(name: str, command: Callable[[], object]) -> int:
     """
     _log_to_stderr()
     try:
+        require_extra(name, "train", *TRAINING_PACKAGES)
         command()
+    except MissingExtraError as error:
+        print(error, file=sys.stderr)  # it names the command itself
+        return 2
     except (CaptionerError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -1,21 +1,31 @@
 """A data set in any of the usual layouts (layouts.py), or one of the Hub's -> a list of records."""
 
 import json
+import logging
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
+from tqdm import tqdm
 
 from hf_captioner.atomic import write_text
-from hf_captioner.errors import DataError
-from hf_captioner.images import IMAGE_SUFFIXES
+from hf_captioner.errors import DataError, ImageError
+from hf_captioner.images import open_image
 from hf_captioner.training.hub_data import local_data
-from hf_captioner.training.layouts import complain, read_rows, read_text, split_named
+from hf_captioner.training.image_files import find_images
+from hf_captioner.training.layouts import read_rows
+from hf_captioner.training.rows import MAX_CAPTION, Row, complain, listed, printable, read_text, split_named
 
 UNPACKED = "images"
 """Folder beside splits.json for the images of Parquet files."""
+
+SMALL = 64
+"""A JPEG is decoded at a reduced scale where only its being readable matters: its sides at least this many pixels."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,69 +38,125 @@ class Record:
     """train, validation or test."""
 
 
-def load_records(source: str | Path, *, split_file: Path | None = None, seed: int | None = None) -> list[Record]:
+def load_records(
+    source: str | Path, *, split_file: Path | None = None, seed: int | None = None, allow_outside_paths: bool = False
+) -> list[Record]:
     """Read the data set in `source`: a folder, its one caption file, or a data set's id on the Hub.
 
     Where the data names no splits, `split_file` (JSON, name -> split) does. Where that is not there yet, images
     are split 80 / 10 / 10 by `seed` and the outcome is written to it; without a seed no split is ever drawn.
-    Raises DataError for missing images, empty captions, an image in two splits or in none, and a source that is
-    none of the layouts.
+    A caption without a letter is left out, and an image with no other caption; the log counts them.
+    Raises DataError for missing images, images outside of the data's folder unless `allow_outside_paths`, captions
+    that are empty or no text, an image in two splits or in none, and a source that is none of the layouts.
     """
     cache = split_file.parent if split_file else Path(constants.HF_HOME) / "hf-captioner"
-    rows, root = read_rows(local_data(source), cache / UNPACKED)
+    local = local_data(source)
+    rows, root = read_rows(local.path, cache / UNPACKED)
     if not rows:
         raise DataError(f"{source} holds no captions; expected at least one image with a caption.")
+    _check_captions(rows)
     captions: dict[str, list[str]] = {}
     splits: dict[str, set[str]] = {}
     for name, caption, split in rows:
         captions.setdefault(name, []).append(caption.strip())
         splits.setdefault(name, set()).update([split] if split else [])
     complain("images are in two splits", (name for name in splits if len(splits[name]) > 1))
-    complain("images have an empty caption", (name for name in captions if not all(captions[name])))
-    found = _find_images(root, captions)
-    complain("images are missing", (name for name in captions if name not in found))
+    inside = [root.resolve(), local.home.resolve()]
+    found = find_images(root, list(captions), inside, allow_outside=allow_outside_paths)
     if not any(splits.values()):
         chosen = _seeded_splits(list(captions), split_file, seed)
     else:
         complain("images have no split where others have one", (name for name in splits if not splits[name]))
         chosen = {name: next(iter(names)) for name, names in splits.items()}
-    return [Record(found[name], tuple(captions[name]), chosen[name]) for name in captions]
+    return _with_words([Record(found[name], tuple(captions[name]), chosen[name]) for name in captions])
 
 
 def load_split(
-    source: str | Path, split: str, *, split_file: Path | None = None, model: str | None = None
+    source: str | Path,
+    split: str,
+    *,
+    split_file: Path | None = None,
+    model: str | None = None,
+    allow_outside_paths: bool = False,
 ) -> list[Record]:
     """The records of one split, which is never drawn anew.
 
     Without a `split_file`, the splits.json beside a model's folder is used, as a training run leaves it there.
-    Raises DataError where the split is empty.
+    Raises DataError as `load_records` does, and where the split is empty.
     """
     beside = Path(model).parent / "splits.json" if model else None
-    found = load_records(source, split_file=split_file or (beside if beside and beside.exists() else None))
+    split_file = split_file or (beside if beside and beside.exists() else None)
+    found = load_records(source, split_file=split_file, allow_outside_paths=allow_outside_paths)
     records = [record for record in found if record.split == split]
     if not records:
         raise DataError(f"{source} has no {split} split.")
     return records
 
 
-def _find_images(root: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Each name's file: where the name says, else anywhere below the folder by its base name."""
-    found = {name: root / name for name in names if (root / name).is_file()}
-    missing = [name for name in names if name not in found]
-    if missing:
-        images = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
-        everywhere = {path.stem: path for path in images} | {path.name: path for path in images}
-        found |= {name: everywhere[Path(name).name] for name in missing if Path(name).name in everywhere}
-    return found
+def readable_records(records: Sequence[Record], *, skip_broken: bool) -> list[Record]:
+    """The records whose images can be read, in their order; each of the others is named in the log.
+
+    Raises DataError for a broken image unless `skip_broken`, and where no image is left.
+    """
+    faults: dict[Path, str] = {}
+    for record in tqdm(records, desc="check images", unit="image", dynamic_ncols=True, leave=False):
+        try:
+            open_image(record.path, min_side=SMALL)
+        except ImageError as error:
+            faults[record.path] = printable(error)
+    kept = [record for record in records if record.path not in faults]
+    if faults and not (skip_broken and kept):
+        raise DataError(
+            f"{len(faults)} of {len(records)} images cannot be read ({listed(faults.values())}); mend or remove them"
+            + (", or leave them out with --skip-broken-images." if kept else ".")
+        )
+    for fault in faults.values():
+        logger.warning("Left out: %s", fault)
+    return kept
+
+
+def _check_captions(rows: Iterable[Row]) -> None:
+    """Raise DataError for captions that no captioner can learn from."""
+    complain("image names are not text", {repr(name) for name, _, _ in rows if not isinstance(name, str)})
+    numbers = {f"{name} ({caption!r})" for name, caption, _ in rows if not _is_text(caption)}
+    complain("captions are not text", numbers)
+    complain("images have an empty caption", {name for name, caption, _ in rows if not caption.strip()})
+    long = {name for name, caption, _ in rows if len(caption) > MAX_CAPTION}
+    complain(f"images have a caption of more than {MAX_CAPTION:,} characters", long)
+
+
+def _is_text(caption: Any) -> bool:
+    """Whether a caption is a string that can be written; JSON spells numbers, and halves of characters, too."""
+    return isinstance(caption, str) and not any("\ud800" <= character <= "\udfff" for character in caption)
+
+
+def _with_words(records: Sequence[Record]) -> list[Record]:
+    """The records with those captions that hold a letter: emoji and figures are no words to a captioner."""
+    kept = [(record, tuple(text for text in record.captions if any(map(str.isalpha, text)))) for record in records]
+    lost = [record for record, captions in kept if captions != record.captions]
+    if not lost:
+        return list(records)
+    without = [record.path.name for record, captions in kept if not captions]
+    if len(without) == len(records):
+        examples = listed(record.captions[0] for record in records)
+        raise DataError(f"No caption holds a word, only figures and signs: {examples}; expected sentences.")
+    logger.warning(
+        "%d captions hold no word, only figures or signs, and are left out: of %s. %d images have no other caption and "
+        "are left out with them.",
+        sum(len(record.captions) - len(captions) for record, captions in kept),
+        listed(record.path.name for record in lost),
+        len(without),
+    )
+    return [replace(record, captions=captions) for record, captions in kept if captions]
 
 
 def _seeded_splits(names: Sequence[str], file: Path | None, seed: int | None) -> dict[str, str]:
     if file is not None and file.exists():
         try:
             kept: dict[str, str] = json.loads(read_text(file))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise DataError(f"{file} is not JSON ({error}); expected a training run's splits.json.") from error
-        if set(kept) != set(names):
+        if not isinstance(kept, dict) or set(kept) != set(names):
             raise DataError(
                 f"{file} splits {len(kept)} images, the data has {len(names)} and not the same; delete it to "
                 "split anew."

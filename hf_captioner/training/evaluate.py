@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +19,11 @@ from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import ConfigError, ImageError
 from hf_captioner.hub.card import update_evaluation
-from hf_captioner.hub.evaluation import Scores
+from hf_captioner.hub.evaluation import Scores, without_paths
 from hf_captioner.modeling.encoder import FeatureMap
-from hf_captioner.training.command import checkpoint_folder, data_set_name, single_data_set
-from hf_captioner.training.data import Record, load_split
+from hf_captioner.training.command import checkpoint_folder, data_set_name, measured_split, single_data_set
+from hf_captioner.training.data import Record
 from hf_captioner.training.feature_cache import FeatureCache
-from hf_captioner.training.metrics import NO_JAVA, caption_scores, has_java, tokenization
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ def caption_records(
 
 def score(captions: Sequence[str], records: Sequence[Record], *, meteor: bool = True) -> dict[str, float]:
     """The caption metrics of one sentence a record against all of the record's captions."""
+    from hf_captioner.training.metrics import caption_scores
+
     return caption_scores(captions, [record.captions for record in records], meteor=meteor)
 
 
@@ -82,24 +84,32 @@ def run(options: argparse.Namespace) -> int:
 
     Returns 0. Raises CaptionerError or OSError for what a user can cause.
     """
+    from hf_captioner.training.metrics import NO_JAVA, has_java, tokenization
+
     data, folder = single_data_set("evaluate", options.data), None
     if options.write_results:
         folder = checkpoint_folder(options.model)
         _require_own_settings(options)
-    records = load_split(data, options.split, split_file=options.splits, model=options.model)[: options.limit]
+    dataset = data_set_name(data, options.dataset)
     captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    records = measured_split(options, data, captioner, options.split, options.limit)
     generation = {**options.generation, "num_return_sequences": 1}
     began = time.perf_counter()
     captions = _captions(captioner, records, options.batch_size, generation)
     seconds = (time.perf_counter() - began) / len(records)
     scores = score(captions, records)
-    _print_table(scores, captions, seconds, captioner.prepare_generation_config(generation), options.command)
+    _print_table(scores, captions, seconds, captioner.prepare_generation_config(generation), tokenization())
+    print(f"command: {options.command}")
     if not has_java():
         logger.warning(NO_JAVA)
     if folder is not None:
         rounded = {name: round(value, 6) for name, value in scores.items()}
-        dataset = options.dataset or data_set_name(data)
-        scores_of = Scores(dataset, options.split, rounded, tokenization(), options.command, len(records))
+        places = {data: "DATA", options.model: "MODEL", options.splits: "FILE", options.save: "FILE"}
+        here = {
+            str(given): what for given, what in places.items() if given and (what == "FILE" or Path(given).exists())
+        }
+        command = without_paths(options.command, here)
+        scores_of = Scores(dataset, options.split, rounded, tokenization(), command, len(records))
         update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
     if options.save:
         rows = [
@@ -134,13 +144,12 @@ def _require_own_settings(options: argparse.Namespace) -> None:
 
 
 def _print_table(
-    scores: dict[str, float], captions: Sequence[str], seconds: float, generation: GenerationConfig, command: str
+    scores: dict[str, float], captions: Sequence[str], seconds: float, generation: GenerationConfig, tokenization: str
 ) -> None:
     print(f"| {' | '.join(scores)} |\n|{'---|' * len(scores)}")
     print(f"| {' | '.join(f'{100 * value:.1f}' for value in scores.values())} |\n")
-    print(f"images: {len(captions)}; tokenisation: {tokenization()}; {1000 * seconds:.0f} ms an image")
+    print(f"images: {len(captions)}; tokenisation: {tokenization}; {1000 * seconds:.0f} ms an image")
     settings = ("num_beams", "length_penalty", "no_repeat_ngram_size")
     print(", ".join(f"{name} {getattr(generation, name)}" for name in settings))
     for name, value in describe(captions).items():
         print(f"{name}: {value:.4g}")
-    print(f"command: {command}")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import ConfigError
+from hf_captioner.errors import ConfigError, DataError, TokenizerError
 from hf_captioner.hub.evaluation import Evaluation, TrainingSet
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
@@ -19,7 +20,9 @@ from hf_captioner.training.recipe import Recipe
 RANDOM = "random"
 """The backbone of an encoder that starts from random weights."""
 OVERRIDABLE = ("dropout",)
-"""Fields of CaptionerConfig in which a recipe may differ from the captioner that it trains further."""
+"""Fields of CaptionerConfig that a recipe may change in the captioner that it trains further."""
+
+logger = get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +39,16 @@ class Origin:
             raise ConfigError("Training starts from either a backbone or a captioner; give one of --backbone, --init.")
 
     def captioner(self, recipe: Recipe, train: Sequence[Record]) -> ImageCaptioner:
-        """The captioner on the CPU as training starts, the same in every process. Raises ConfigError."""
+        """The captioner on the CPU as training starts, the same in every process. Raises ConfigError and DataError."""
         torch.manual_seed(recipe.seed)
         if self.init is not None:
             return _further(recipe, self.init)
         sentences = (caption for record in train for caption in record.captions)
-        tokenizer = CaptionTokenizer.build(sentences, recipe.min_count)
+        try:
+            tokenizer = CaptionTokenizer.build(sentences, recipe.min_count)
+        except TokenizerError as error:
+            advice = "Give more captions, a recipe with a smaller min_count, or --init in place of --backbone."
+            raise DataError(f"{error} {advice}") from error
         captioner = ImageCaptioner(recipe.captioner_config(len(tokenizer)), tokenizer, recipe.generation_config())
         if self.backbone not in (None, RANDOM):
             captioner.encoder.load_backbone(self.backbone)
@@ -63,14 +70,15 @@ class Origin:
 
 
 def _further(recipe: Recipe, init: str) -> ImageCaptioner:
-    """The captioner `init`, with the recipe's changes to its config and generation settings."""
+    """The captioner `init`, as its own config says, with the recipe's generation settings; the log tells the rest."""
     given = ImageCaptioner.from_pretrained(init, device="cpu")
     found = given.config.to_dict()
-    differ = [name for name in recipe.model if _plain(recipe.model[name]) != found[name] and name not in OVERRIDABLE]
+    changes = {name: recipe.model[name] for name in OVERRIDABLE if name in recipe.model}
+    differ = [name for name in recipe.model if name not in changes and _plain(recipe.model[name]) != found[name]]
     if differ:
-        pairs = ", ".join(f"{name} {found[name]!r} and not {recipe.model[name]!r}" for name in differ)
-        raise ConfigError(f"{init} has {pairs}; change the recipe's `model`, or begin without --init.")
-    config = dataclasses.replace(given.config, **{**recipe.model, "confidence": None})
+        pairs = ", ".join(f"{name} stays {found[name]!r} (recipe: {recipe.model[name]!r})" for name in differ)
+        logger.info("The recipe's `model` is not %s's, which is trained further as it is: %s.", init, pairs)
+    config = dataclasses.replace(given.config, **changes, confidence=None)
     generation_config = dataclasses.replace(given.generation_config, **recipe.generation)
     captioner = ImageCaptioner(config, given.tokenizer, generation_config)
     captioner.encoder.load_state_dict(given.encoder.state_dict())
@@ -86,5 +94,6 @@ def _plain(value: Any) -> Any:
 def training_record(captioner: ImageCaptioner, origin: Origin, train: Sequence[Record], dataset: str) -> Evaluation:
     """What the checkpoint says of its training; what was measured of earlier weights is dropped."""
     captions = sum(len(record.captions) for record in train)
-    own = TrainingSet(dataset or "a data set without a name", len(train), captions)
-    return Evaluation(trained_on=(*captioner.evaluation.trained_on, own), initialized_from=str(origin))
+    own = TrainingSet(dataset, len(train), captions)
+    before = captioner.evaluation
+    return Evaluation((*before.trained_on, own), str(origin), language=before.language)

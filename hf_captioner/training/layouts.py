@@ -13,25 +13,13 @@ Told apart by what the folder (or file) holds:
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from hf_captioner.errors import DataError
 from hf_captioner.training.parquet import unpack
-
-SPLITS = {
-    "train": "train",
-    "restval": "train",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-"""The names that data sets give their splits -> ours."""
-
-Row = tuple[str, str, str | None]
-"""An image's name as the data set writes it, one caption, and its split where the data says one."""
+from hf_captioner.training.rows import SPLITS, Row, complain, read_text, split_in, split_named
 
 
 def read_rows(source: Path, unpacked: Path) -> tuple[list[Row], Path]:
@@ -45,6 +33,10 @@ def read_rows(source: Path, unpacked: Path) -> tuple[list[Row], Path]:
         return _read_parquet([source], unpacked)
     if source.is_file():
         return _read_file(source), source.parent
+    try:
+        os.scandir(source).close()  # glob would find nothing in a folder that may not be read
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror}); expected a folder with images.") from error
     for pattern, reader in _FOLDER_LAYOUTS:
         files = [file for file in sorted(source.glob(pattern)) if ".lemma." not in file.name]
         if len(files) > 1 and reader is _read_tokens:
@@ -90,7 +82,7 @@ def _read_tokens(file: Path) -> list[Row]:
             for name in read_text(other).split():
                 splits.setdefault(name, []).append(split)
     rows: list[Row] = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         name, tab, caption = line.partition("\t")
         if not line.strip():
             continue
@@ -122,7 +114,7 @@ def _read_json(file: Path) -> list[Row]:
             for image in data["images"]
             for sentence in image["sentences"]
         ]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file} is neither Karpathy's nor COCO's JSON: {error!r}.") from error
 
 
@@ -131,14 +123,16 @@ def _read_metadata(file: Path) -> list[Row]:
     split = SPLITS.get(file.parent.name)
     prefix = f"{file.parent.name}/" if split else ""
     rows: list[Row] = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             entry = json.loads(line)
-            given = entry.get("captions") or entry.get("caption") or entry.get("text") or ""
+            given = next((entry[name] for name in ("captions", "caption", "text") if entry.get(name)), "")
             own = split_named(entry["split"], file) if "split" in entry else split
-            for caption in [given] if isinstance(given, str) else given:
+            for caption in given if isinstance(given, list) else [given]:
                 rows.append((prefix + entry["file_name"], caption, own))
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{file}, line {number}: {error!r}; expected a JSON object with `file_name` and `text`, `caption` or "
                 "`captions`."
@@ -155,13 +149,23 @@ def _read_table(file: Path) -> list[Row]:
         if path is None or "caption" not in columns:
             raise DataError(f"{file} has the columns {columns}; expected `path` (or image, file_name) and `caption`.")
         rows: list[Row] = []
-        for row in reader:
-            if not row[path]:
+        for row in _table_rows(file, reader):
+            if not (row[path] or "").strip():
                 raise DataError(f"{file}, line {reader.line_num} names no image; expected a {path}.")
             rows.append(
                 (row[path], row["caption"] or "", split_named(row["split"], file) if row.get("split") else None)
             )
         return rows
+
+
+def _table_rows(file: Path, reader: "csv.DictReader[str]") -> Iterator[dict[str, str]]:
+    """The rows that hold anything. Raises DataError where the table is none, or a cell is larger than `csv` reads."""
+    try:
+        for row in reader:
+            if any(isinstance(value, str) and value.strip() for value in row.values()):
+                yield row
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num + 1} cannot be read as a table: {error}.") from error
 
 
 _FOLDER_LAYOUTS: tuple[tuple[str, Callable[[Path], list[Row]]], ...] = (
@@ -180,30 +184,3 @@ _FOLDER_LAYOUTS: tuple[tuple[str, Callable[[Path], list[Row]]], ...] = (
 
 PARQUET = ("*.parquet", "data/*.parquet", "*/*.parquet")
 """Where Parquet files are looked for in a folder, in this order."""
-
-
-def read_text(file: Path) -> str:
-    """A UTF-8 file. Raises DataError."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as UTF-8 text: {error}.") from error
-
-
-def split_named(name: str, file: Path) -> str:
-    """The split that a data set calls `name`. Raises DataError."""
-    if name not in SPLITS:
-        raise DataError(f"{file} has the split {name!r}; expected one of {', '.join(SPLITS)}.")
-    return SPLITS[name]
-
-
-def split_in(stem: str) -> str | None:
-    """The split that a file's name names: Flickr_8k.trainImages, captions_val2017."""
-    return next((split for word, split in SPLITS.items() if word in stem.lower()), None)
-
-
-def complain(what: str, names: Iterable[Any]) -> None:
-    """Raise DataError where there are any: their count, what is wrong with them, and the first ten."""
-    faults = sorted(names)
-    if faults:
-        raise DataError(f"{len(faults)} {what}: {', '.join(map(str, faults[:10]))}{', ...' * (len(faults) > 10)}.")

@@ -23,8 +23,14 @@ from hf_captioner.hub.card import update_evaluation
 from hf_captioner.hub.evaluation import OCCLUDED_REGIONS, Occlusion
 from hf_captioner.images import occlude, read_pixels
 from hf_captioner.modeling.encoder import FeatureMap
-from hf_captioner.training.command import checkpoint_folder, command_parser, load_captioner, run_command
-from hf_captioner.training.data import Record, load_split
+from hf_captioner.training.command import (
+    checkpoint_folder,
+    command_parser,
+    load_captioner,
+    measured_split,
+    run_command,
+)
+from hf_captioner.training.data import Record
 from hf_captioner.training.dataset import padded
 from hf_captioner.training.evaluate import score
 
@@ -148,10 +154,10 @@ def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
     if options.write and options.limit:
         raise ConfigError("--write stores what was measured on the whole split; leave out --limit.")
-    records = load_split(options.data, "validation", split_file=options.splits, model=options.model)[: options.limit]
     captioner = load_captioner(options)
     if captioner.config.attention == "none":
         raise ConfigError("This captioner has no attention, so there is nothing to test; take one with attention.")
+    records = measured_split(options, options.data, captioner, limit=options.limit)
     tallies = measure_occlusion(captioner, records)
     text, cider = mean_image(captioner, records)
     print(f"{len(records)} images, {tallies[OCCLUDED_REGIONS[0]].words} content words\n")

@@ -69,8 +69,8 @@ class Recipe(ValidatedConfig):
 
     stages: tuple[Stage, ...]
     model: dict[str, Any]
-    """Fields of CaptionerConfig without `vocabulary_size` and `confidence`; of a captioner that is trained further,
-    those that it must have."""
+    """Fields of CaptionerConfig without `vocabulary_size` and `confidence`. A captioner that is trained further has its
+    own, and takes only `dropout` from here."""
     generation: dict[str, Any]
     """Fields of GenerationConfig for validation and for the checkpoint."""
     min_count: int = 4

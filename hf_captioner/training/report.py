@@ -24,9 +24,14 @@ from hf_captioner.atomic import write_text
 from hf_captioner.caption import Caption
 from hf_captioner.hub.card import update_evaluation
 from hf_captioner.training.bias_report import bias_report, to_markdown
-from hf_captioner.training.command import checkpoint_folder, command_parser, load_captioner, run_command
-from hf_captioner.training.data import Record, load_split
-from hf_captioner.training.metrics import cider_of_each
+from hf_captioner.training.command import (
+    checkpoint_folder,
+    command_parser,
+    load_captioner,
+    measured_split,
+    run_command,
+)
+from hf_captioner.training.data import Record
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -72,6 +77,8 @@ class Example:
 
 def report(captions: Sequence[Caption], records: Sequence[Record], model: str, each: int) -> str:
     """The page as HTML: `each` examples of the best, the worst and random captions."""
+    from hf_captioner.training.metrics import cider_of_each
+
     ciders = cider_of_each([caption.text for caption in captions], [record.captions for record in records])
     examples = [Example(r, c, 100 * cider) for r, c, cider in zip(records, captions, ciders, strict=True)]
     ranked = sorted(examples, key=lambda example: example.cider, reverse=True)
@@ -92,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
-    records = load_split(options.data, "validation", split_file=options.splits, model=options.model)
     captioner = load_captioner(options)
+    records = measured_split(options, options.data, captioner)
     captions = captioner.caption([record.path for record in records], num_return_sequences=1, progress=True)
     write_text(options.out, report(captions, records, options.model or "the bundled checkpoint", options.each))
     habits = bias_report([caption.text for caption in captions], [record.captions for record in records])

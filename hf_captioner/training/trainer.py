@@ -5,6 +5,7 @@ Under `accelerate launch` the same command trains on several processes or machin
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -29,13 +30,14 @@ from hf_captioner.errors import ConfigError, DataError, TrainingError
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.device import resolve_device
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
-from hf_captioner.training.command import data_set_name, single_data_set
+from hf_captioner.training.command import NAMELESS, data_set_name, single_data_set
 from hf_captioner.training.curves import draw_curves
-from hf_captioner.training.data import Record, load_records
+from hf_captioner.training.data import Record, load_records, readable_records
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
 from hf_captioner.training.evaluate import caption_records, score
 from hf_captioner.training.feature_cache import FeatureCache, cached_features
 from hf_captioner.training.initialization import Origin, training_record
+from hf_captioner.training.known_words import known_words, learnable
 from hf_captioner.training.losses import CrossEntropy, LossOutput, SelfCritical
 from hf_captioner.training.optimization import build_average, build_optimizer, set_learning_rate
 from hf_captioner.training.recipe import FROM_BACKBONE, FURTHER, Recipe, Stage
@@ -58,13 +60,13 @@ class Trainer:
         origin: Origin,
         *,
         features: Path | None = None,
-        dataset: str = "",
+        dataset: str = NAMELESS,
         device: str = "auto",
     ) -> None:
         """features: where the frozen encoder's features are cached. dataset: what the card calls the data.
 
         Resumes the run whose state lies in `out`. Raises ConfigError where that was another run, DataError without
-        training or validation images.
+        training or validation images, and where the captioner has not a word of their captions.
         """
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.features = features or out / "features"
@@ -72,10 +74,14 @@ class Trainer:
         self.validation = [record for record in records if record.split == "validation"]
         if not self.train or not self.validation:
             raise DataError(
-                f"Training needs train and validation images; found {len(self.train)} and {len(self.validation)}."
+                f"Training needs train and validation images; found {len(self.train)} and {len(self.validation)}; give "
+                "more, or name each image's split in the data."
             )
         self.accelerator = _accelerator(device, recipe.mixed_precision)
         self.captioner = origin.captioner(recipe, self.train)
+        for stage in recipe.stages:  # a module that is not there ends the run now, not after hours
+            self.captioner.encoder.unfreeze_from(stage.unfreeze_from)
+        self._leave_out_unknown()
         self.captioner.evaluation = training_record(self.captioner, origin, self.train, dataset)
         self.tokenizer = self.captioner.tokenizer
         self.identity = self._identity(origin)
@@ -92,6 +98,21 @@ class Trainer:
             for unfinished in (out / "best").glob(".saving-*"):
                 shutil.rmtree(unfinished)
             self.tensorboard = SummaryWriter(str(out / "tensorboard"))
+
+    def _leave_out_unknown(self) -> None:
+        """Train on captions of which the captioner has a word; say how many words it has not."""
+        tokenizer = self.captioner.tokenizer
+        for records, split in (self.validation, "validation"), (self.train, "training"):
+            found = known_words(records, tokenizer, split)
+            if found.unknown:
+                self._log(f"{split} captions: {found}")
+        self.train, given = learnable(self.train, tokenizer, found), self.train
+        captions, kept = (sum(len(record.captions) for record in records) for records in (given, self.train))
+        if kept < captions:
+            self._log(
+                f"{captions - kept} of {captions} training captions hold no word that the captioner has, and are left "
+                f"out; {len(given) - len(self.train)} images with them"
+            )
 
     def run(self) -> None:
         """Run every remaining stage; `out/best` then holds the captioner with the best validation CIDEr."""
@@ -284,15 +305,20 @@ def _accelerator(device: str, mixed_precision: str) -> Accelerator:
 def run(options: argparse.Namespace) -> int:
     """`hf-captioner train`. Returns 0; raises CaptionerError or OSError for what a user can cause."""
     data, out = single_data_set("train", options.data), options.out
+    dataset = data_set_name(data, options.dataset)
     init = options.init or (None if options.backbone else str(bundled_checkpoint()))
     origin = Origin(options.backbone, init)
     recipe = Recipe.read(options.recipe or (FURTHER if origin.init else FROM_BACKBONE))
     terms = options.weights_license.read_text(encoding="utf-8") if options.weights_license else None
     out.mkdir(parents=True, exist_ok=True)
-    records = load_records(data, split_file=out / "splits.json", seed=recipe.seed)
-    dataset = options.dataset or data_set_name(data)
+    outside = options.allow_outside_paths
+    records = load_records(data, split_file=out / "splits.json", seed=recipe.seed, allow_outside_paths=outside)
+    used = [record for record in records if record.split != "test"]
+    records = readable_records(used, skip_broken=options.skip_broken_images)
     trainer = Trainer(recipe, records, out, origin, dataset=dataset, device=options.device)
     if terms is not None:
         trainer.captioner.weights_license = terms
+    if options.language is not None:
+        trainer.captioner.evaluation = dataclasses.replace(trainer.captioner.evaluation, language=options.language)
     trainer.run()
     return 0

@@ -21,10 +21,17 @@ from tqdm import tqdm
 
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
+from hf_captioner.errors import DataError
 from hf_captioner.hub.evaluation import Evaluation
 from hf_captioner.modeling.encoder import FeatureMap
-from hf_captioner.training.command import checkpoint_folder, command_parser, load_captioner, run_command
-from hf_captioner.training.data import Record, load_split
+from hf_captioner.training.command import (
+    checkpoint_folder,
+    command_parser,
+    load_captioner,
+    measured_split,
+    run_command,
+)
+from hf_captioner.training.data import Record
 from hf_captioner.training.evaluate import describe, score
 from hf_captioner.training.feature_cache import encoded
 
@@ -58,7 +65,7 @@ def at_image_size(captioner: ImageCaptioner, image_size: int) -> ImageCaptioner:
     config = dataclasses.replace(captioner.config, image_size=image_size, confidence=None)
     other = ImageCaptioner(config, captioner.tokenizer, captioner.generation_config)
     recorded = captioner.evaluation
-    other.evaluation = Evaluation(trained_on=recorded.trained_on, initialized_from=recorded.initialized_from)
+    other.evaluation = Evaluation(recorded.trained_on, recorded.initialized_from, language=recorded.language)
     other.encoder.load_state_dict(captioner.encoder.state_dict())
     other.decoder.load_state_dict(captioner.decoder.state_dict())
     other.weights_license, other.card = captioner.weights_license, captioner.card
@@ -115,9 +122,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
-    records = load_split(options.data, "validation", split_file=options.splits, model=options.model)
     captioner = load_captioner(options)
+    records = measured_split(options, options.data, captioner)
     found = trials(captioner, records)
+    if not found[0].product:
+        raise DataError(
+            f"Every setting scores 0 on the {len(records)} validation images, so none is the best; give more images, "
+            "whose captions share words."
+        )
     columns = ["image size", *TUNED, *OBJECTIVE, *found[0].described]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     print("\n".join(trial.row() for trial in found))

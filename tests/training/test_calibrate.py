@@ -21,7 +21,8 @@ from hf_captioner.training.calibrate import (
     principal_directions,
     reliability,
 )
-from tests.conftest import generated, write_table
+from tests import forked
+from tests.conftest import SENTENCES, generated, write_table
 
 FITTED = ConfidenceConfig(intercept=-1.0, slope=4.0, ood_threshold=5.0, ood_temperature=0.5)
 
@@ -118,3 +119,59 @@ def test_an_empty_folder_is_one_sentence(checkpoint: Path, tmp_path: Path, capsy
     flags = ["--data", str(table), "--model", str(checkpoint), "--ood", str(tmp_path / "none")]
     assert main(flags) == 1
     assert "holds no images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "complaint"),
+    [
+        (32, 12, ""),
+        (1, 10, ""),
+        (3, 3, "3 validation images are too few to fit a confidence; expected at least 10"),
+        (2, 2, "2 validation images are too few"),
+        (1, 1, "1 validation images are too few"),
+        (0, 12, "has no train split"),
+    ],
+)
+def test_any_number_of_photographs_leaves_a_captioner_that_loads(
+    train: int, validation: int, complaint: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    table = write_table(tmp_path, ["train"] * train + ["validation"] * validation)
+    code = main(["--data", str(table), "--model", str(own), "--write"])
+    if complaint:
+        assert code == 1 and complaint in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+    else:
+        assert code == 0
+        known = ImageCaptioner.from_pretrained(own).evaluation.calibration
+        assert known is not None and sum(known.captions) == validation and known.ood_images > 30
+        assert all(map(math.isfinite, (known.error, known.auroc_correct, known.auroc_ood)))
+
+
+def test_a_photograph_without_a_caption_changes_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    table = write_table(tmp_path, ["train"] * 4 + ["validation"] * 12)
+    table.write_text(table.read_text().replace(f"0.png,{SENTENCES[0]}", "0.png,", 1))
+    assert main(["--data", str(table), "--model", str(own), "--write"]) == 1
+    assert "1 images have an empty caption: 0.png" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+
+
+def test_killed_at_any_step_of_writing_it_leaves_a_captioner_that_loads(checkpoint: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    table = write_table(tmp_path, ["train"] * 4 + ["validation"] * 10)
+    flags = ["--data", str(table), "--model", str(own), "--write"]
+    copies = tmp_path / "copies"
+    done = forked.run("tests.training.watched_saving", *flags, environment={"COPIES": str(copies)})
+    assert done.returncode == 0, done.stderr
+    left = sorted(copies.iterdir(), key=lambda copy: int(copy.name))
+    calibrated = [ImageCaptioner.from_pretrained(copy).confidence is not None for copy in left]
+    assert (
+        len(calibrated) > 5 and calibrated == sorted(calibrated) and calibrated[0] is False and calibrated[-1] is True
+    )
+    for copy in (*left, own):
+        assert not list(copy.glob(".saved"))

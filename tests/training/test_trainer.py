@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.models import resnet18
@@ -46,6 +48,7 @@ stages:
 
 
 RANDOM = ("--backbone", "random")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +164,8 @@ def test_a_captioner_is_trained_further_with_its_own_words_and_licence(data: Pat
         f"{data / name}.png,a goat,{split}" for name, split in (("0", "train"), ("16", "validation"))
     ]
     (tmp_path / "captions.csv").write_text("\n".join(rows))
-    assert main(arguments(tmp_path, tmp_path / "out", recipe, ["--init", str(tmp_path / "old")])) == 0
+    start = ["--init", str(tmp_path / "old"), "--allow-outside-paths"]
+    assert main(arguments(tmp_path, tmp_path / "out", recipe, start)) == 0
     new = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
     assert new.tokenizer.encode("dog goat") == old.tokenizer.encode("dog goat")
     assert new.weights_license == "non-commercial\n"
@@ -169,13 +173,29 @@ def test_a_captioner_is_trained_further_with_its_own_words_and_licence(data: Pat
         torch.testing.assert_close(now, was, atol=1e-3, rtol=1e-2, msg=name)
 
 
-def test_a_recipe_for_another_architecture_is_refused(
+def test_a_captioner_that_is_trained_further_stays_as_it_is_whatever_the_recipe_says(
     data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The recipe of the bundled checkpoint, shortened: it reads 224 pixels, has 480 units and another encoder."""
+    recipe = yaml.safe_load((ROOT / "train" / "recipes" / "flickr8k.yaml").read_text())
+    recipe |= {"stages": [{"epochs": 1, "learning_rate": 1e-4, "warmup": 0}], "mixed_precision": "no", "batch_size": 8}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.dump(recipe))
+    assert main(arguments(data, tmp_path / "out", file, ["--init", str(run / "best")])) == 0
+    error = capsys.readouterr().err
+    assert "hidden_size stays 24 (recipe: 480)" in error and "encoder stays 'resnet18' (recipe: 'resnet50')" in error
+    new, old = (ImageCaptioner.from_pretrained(folder / "best") for folder in (tmp_path / "out", run))
+    assert new.config == dataclasses.replace(old.config, dropout=0.35) and new.generation_config.num_beams == 5
+
+
+def test_a_module_that_the_captioner_lacks_ends_the_run_before_it_begins(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.replace("hidden_size: 24", "hidden_size: 25"))
-    assert main(arguments(data, tmp_path / "out", recipe, ["--init", str(run / "best")])) == 2
-    assert "has hidden_size 24 and not 25; change the recipe's `model`" in capsys.readouterr().err
+    recipe.write_text(RECIPE.replace("unfreeze_from: layer2", "unfreeze_from: features"))
+    assert main(arguments(data, tmp_path / "out", recipe)) == 2
+    assert "resnet18 has no module 'features'" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "best").exists()
 
 
 def test_without_a_recipe_a_captioner_is_trained_further(data: Path, run: Path, tmp_path: Path) -> None:
@@ -183,6 +203,7 @@ def test_without_a_recipe_a_captioner_is_trained_further(data: Path, run: Path, 
     old.generation_config = dataclasses.replace(old.generation_config, num_beams=4)
     old.save_pretrained(tmp_path / "old")
     flags = ["--out", str(tmp_path / "out"), "--init", str(tmp_path / "old"), "--device", "cpu", "--dataset", "Blocks"]
+    flags += ["--language", "de"]
     done = forked.run("hf_captioner.cli", "train", data / "captions.csv", *flags)
     assert done.returncode == 0, done.stderr
     assert "stage 1 epoch 1: loss" in done.stderr and "CIDEr" in done.stderr and done.stdout == ""
@@ -191,6 +212,7 @@ def test_without_a_recipe_a_captioner_is_trained_further(data: Path, run: Path, 
     assert new.evaluation.initialized_from == "another captioner", "a card does not name a folder of this machine"
     assert [given.name for given in new.evaluation.trained_on][-1] == "Blocks"
     assert new.evaluation.trained_on[-1].images == 16 and new.evaluation.scores == ()
+    assert ModelCard.load(tmp_path / "out" / "best" / "README.md").data.language == new.evaluation.language == "de"
 
 
 def test_the_recipes_of_the_package_are_sound() -> None:

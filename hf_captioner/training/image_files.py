@@ -1,0 +1,54 @@
+"""The image files that a data set names: found, and in its own folder."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hf_captioner.errors import DataError
+from hf_captioner.images import IMAGE_SUFFIXES
+from hf_captioner.training.rows import complain, listed
+
+
+def find_images(root: Path, names: Sequence[str], inside: Sequence[Path], *, allow_outside: bool) -> dict[str, Path]:
+    """Each name's file: where the name says, else anywhere below `root` by its base name.
+
+    inside: the folders in which the files lie, links followed. Raises DataError for missing images, for base names that
+    several files have, and, unless `allow_outside`, for files that lie elsewhere: whoever wrote the captions named
+    them, and they are this machine's.
+    """
+    found = {name: root / name for name in names if _is_file(root / name)}
+    missing = [name for name in names if name not in found]
+    if missing:
+        found |= _by_base_name(root, missing)
+    complain("images are missing", (name for name in names if name not in found))
+    outside = [] if allow_outside else [name for name in names if not _lies_in(found[name], inside)]
+    if outside:
+        raise DataError(
+            f"{len(outside)} images lie outside of {root}: {listed(outside)}; only those in the data's own folder are "
+            "read, unless --allow-outside-paths is given."
+        )
+    return found
+
+
+def _by_base_name(root: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The only file below `root` with each name's base name, whole or without its suffix. Raises DataError for two."""
+    everywhere: dict[str, list[Path]] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            everywhere.setdefault(path.name, []).append(path)
+            everywhere.setdefault(path.stem, []).append(path)
+    found = {name: everywhere[Path(name).name] for name in names if Path(name).name in everywhere}
+    ambiguous = {name: [str(path.relative_to(root)) for path in paths] for name, paths in found.items() if paths[1:]}
+    complain("image names fit several files", (f"{name} ({', '.join(paths)})" for name, paths in ambiguous.items()))
+    return {name: path for name, (path,) in found.items()}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system knows, or a folder that may not be read
+        return False
+
+
+def _lies_in(path: Path, folders: Iterable[Path]) -> bool:
+    resolved = path.resolve()
+    return any(resolved.is_relative_to(folder) for folder in folders)
