@@ -3,8 +3,20 @@
 from importlib.util import find_spec
 
 
+MAX_MESSAGE = 2000
+"""Characters of a message, which may repeat what a file holds."""
+
+
 class CaptionerError(ValueError):
-    """The base of them all: catch it to catch whatever the package itself raises."""
+    """The base of them all: catch it to catch whatever the package itself raises.
+
+    What a message repeats of names and files breaks no line and paints no terminal: of a character that cannot be
+    printed it holds the escape.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message[:MAX_MESSAGE])
+        super().__init__(shown + "..." * (len(message) > MAX_MESSAGE))
 
 
 class ConfigError(CaptionerError):
