@@ -21,17 +21,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hf_captioner import __version__, caption_command
+from hf_captioner import __version__, caption_command, push_command
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import CaptionerError, ConfigError, require_extra
-from hf_captioner.hub.push import push_space
 from hf_captioner.modeling.device import DTYPES
+from hf_captioner.training.command import TRAINING_PACKAGES, add_data_permissions
 
 SHELLS = ("bash", "zsh", "tcsh")
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 """What shtab knows as completion by the names of files and folders."""
-TRAINING_PACKAGES = ("accelerate", "datasets", "evaluate", "matplotlib", "pycocoevalcap", "tensorboard", "yaml")
 
 logger = logging.getLogger("hf_captioner")
 
@@ -157,6 +156,8 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--device", default="auto", help=device)
     licence = "text that is saved beside the weights as LICENSE (default: none)"
     _add_path(parser, "--weights-license", metavar="FILE", help=licence)
+    language = "code of the captions' language for the card, such as de (default: as of what it begins with, or en)"
+    parser.add_argument("--language", metavar="CODE", help=language)
     parser.set_defaults(run=_train)
 
 
@@ -210,7 +211,7 @@ def _add_demo(commands: Commands) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    require_extra("The page", "demo", "gradio")
+    require_extra("The page", "demo", "gradio", "markdown_it")
     from hf_captioner.demo.app import serve
 
     where = {"device": options.device, "dtype": options.dtype, "allow_folders": options.allow_folders}
@@ -220,31 +221,16 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _add_push(commands: Commands) -> None:
     parser = commands.add_parser("push", help="push a checkpoint", description="Push a checkpoint to the Hub.")
-    _add_repository(parser)
     _add_model(parser)
-    overwrite = "also replace a card on the Hub that a person wrote or edited"
-    parser.add_argument("--overwrite-card", action="store_true", help=overwrite)
-    parser.set_defaults(run=_push)
-
-
-def _push(options: argparse.Namespace) -> int:
-    captioner = ImageCaptioner.from_pretrained(options.model, device="cpu")
-    print(captioner.push_to_hub(options.repo_id, private=options.private, overwrite_card=options.overwrite_card))
-    return 0
+    push_command.add_push_flags(parser)
 
 
 def _add_push_space(commands: Commands) -> None:
     parser = commands.add_parser(
         "push-space", help="push the web page as a Space", description="Create or update the web page as a Space."
     )
-    _add_repository(parser)
     _add_model(parser)
-    parser.set_defaults(run=_push_space)
-
-
-def _push_space(options: argparse.Namespace) -> int:
-    print(push_space(options.repo_id, model=options.model, private=options.private))
-    return 0
+    push_command.add_push_space_flags(parser)
 
 
 def _add_info(commands: Commands) -> None:
@@ -277,14 +263,9 @@ def _add_path(parser: Any, name: str, **settings: Any) -> None:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     data = "images and captions: a folder or file in a layout that docs/training.md lists, or a Hub data set's id"
     _add_path(parser, "data", nargs="+", metavar="DATA", type=str, help=data)
-    name = "what the card calls the data (default: the name of its folder or file)"
+    name = "what the card calls the data (default: its Hub id; nothing, if it lies on this machine)"
     parser.add_argument("--dataset", metavar="NAME", help=name)
-
-
-def _add_repository(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("repo_id", metavar="REPO_ID", help="OWNER/NAME on the Hub; made where it does not exist")
-    private = "make it private (default: as the account does)"
-    parser.add_argument("--private", action="store_true", default=None, help=private)
+    add_data_permissions(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser, *, computes: bool = False) -> None:

@@ -28,6 +28,7 @@ ROOMS = [
     "training",
     "demo",
     "caption_command",
+    "push_command",
     "cli",
     "__main__",
     "__init__",

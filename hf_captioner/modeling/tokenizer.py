@@ -131,7 +131,8 @@ class CaptionTokenizer:
     def build(cls, captions: Iterable[str], min_count: int) -> Self:
         """The words that occur at least `min_count` times in the captions, most frequent first, then by alphabet."""
         empty = cls(SPECIAL)
-        counts = Counter(word for caption in captions for word in empty.split(caption))
+        words = (word for caption in captions for word in empty.split(caption))
+        counts = Counter(word for word in words if any(map(str.isalpha, word)))  # an emoji leaves a lone accent
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         if not kept:
             raise TokenizerError(f"No word occurs {min_count} times in the {counts.total()} words given.")
