@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import islice
 from typing import Any, Unpack, overload
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hf_captioner.bulk.readers import NamedImage, Source, iter_images
+from hf_captioner.bulk.shards import next_batch
 from hf_captioner.caption import Caption
 from hf_captioner.config import GenerationConfig, GenerationOptions
 from hf_captioner.errors import ConfigError, ImageError
@@ -127,7 +127,7 @@ class ImageCaptioner(CaptionModel):
     ) -> Generator[Caption | ImageError, None, None]:
         with ThreadPoolExecutor(READER_THREADS, "read") as readers:
             read_ahead: list[tuple[NamedImage, Future[Tensor | ImageError]]] = []
-            while batch := list(islice(images, batch_size)):
+            while batch := next_batch(images, batch_size):
                 reading = [(named, readers.submit(self._read, named)) for named in batch]
                 if self.device.type == "cpu":
                     wait([future for _, future in reading])  # the encoder wants every core: side by side both lose
@@ -141,7 +141,7 @@ class ImageCaptioner(CaptionModel):
         try:
             return read_pixels(named.image, self.config)
         except ImageError as error:
-            return error
+            return ImageError(str(error))  # without the traceback, whose frames hold the image's bytes
 
     def _caption_batch(
         self,

@@ -4,17 +4,11 @@ Exit codes: 0 all well; 1 some images failed, each named on stderr, or the work 
 """
 
 import argparse
-import ast
-import dataclasses
-import inspect
 import io
-import itertools
 import logging
 import os
 import shlex
 import sys
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +16,18 @@ from typing import Any
 from tqdm import tqdm
 
 from hf_captioner import __version__, caption_command, push_command
+from hf_captioner.bulk.printable import printable
+from hf_captioner.bulk.results import CSV_COLUMNS
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import CaptionerError, ConfigError, require_extra
+from hf_captioner.generation_flags import add_generation_flags, given_generation
 from hf_captioner.modeling.device import DTYPES
 from hf_captioner.training.command import TRAINING_PACKAGES, add_data_permissions
 
 SHELLS = ("bash", "zsh", "tcsh")
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 """What shtab knows as completion by the names of files and folders."""
+OFF = "(default: no)"
 
 logger = logging.getLogger("hf_captioner")
 
@@ -42,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. argv: the arguments, those of the process where it is None."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # file names may hold any bytes
+            stream.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     logger.handlers, logger.propagate = [StderrHandler()], False
     logger.setLevel(logging.INFO)
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -66,7 +63,7 @@ class StderrHandler(logging.Handler):
     """Messages on stderr, above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(f"hf-captioner: {self.format(record)}", file=sys.stderr)
+        tqdm.write(f"hf-captioner: {printable(self.format(record))}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--print-completion",
         action=PrintCompletion,
         choices=SHELLS,
-        help="print a script that completes commands and flags in this shell, and exit",
+        help="print a script that completes commands and flags in this shell, and exit (default: no)",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_caption, _add_train, _add_evaluate, _add_demo, _add_push, _add_push_space, _add_info):
@@ -107,12 +104,19 @@ def _add_caption(commands: Commands) -> None:
     paths += "hf://datasets/OWNER/NAME for one of the Hub; or - for paths on stdin"
     _add_path(parser, "paths", nargs="+", metavar="PATH", type=str, help=paths)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a JSON object a line, with every word's probability")
-    form.add_argument("--csv", action="store_true", help="columns path, caption, score")
+    form.add_argument("--json", action="store_true", help=f"a JSON object a line, with every word's probability {OFF}")
+    form.add_argument("--csv", action="store_true", help=f"columns {', '.join(CSV_COLUMNS)} {OFF}")
     out = (
         "write a .jsonl, .csv or .parquet, which the same command completes after any stop (default: path and caption "
     )
     _add_path(form, "--out", metavar="TABLE", help=out + "of each image on stdout)")
+    null = f"the paths on stdin end with a NUL character, as find -print0 writes them, not with a line {OFF}"
+    parser.add_argument("-0", "--null", action="store_true", help=null)
+    parser._has_negative_number_optionals.clear()  # else -1.5 would be taken for a flag since -0 is one
+    retry = f"also read again what failed in earlier runs into --out; new rows replace the old {OFF}"
+    parser.add_argument("--retry-failed", action="store_true", help=retry)
+    outside = f"also read images that a table names by a path outside its own folder {OFF}"
+    parser.add_argument("--allow-outside-paths", action="store_true", help=outside)
     parser.add_argument(
         "--engine",
         choices=("here", "ray"),
@@ -122,12 +126,12 @@ def _add_caption(commands: Commands) -> None:
     _add_path(parser, "--heatmaps", metavar="DIR", help="write a contact sheet for each image (default: none)")
     _add_batch_size(parser)
     _add_model(parser, computes=True)
-    _add_generation(parser)
+    add_generation_flags(parser)
     parser.set_defaults(run=_caption)
 
 
 def _caption(options: argparse.Namespace) -> int:
-    options.generation = _generation(options)
+    options.generation = given_generation(options)
     return caption_command.run(options)
 
 
@@ -176,17 +180,19 @@ def _add_evaluate(commands: Commands) -> None:
     )
     _add_data(parser)
     splits = ("train", "validation", "test")
-    parser.add_argument("--split", default="validation", choices=splits, help="(default: %(default)s)")
+    parser.add_argument(
+        "--split", default="validation", choices=splits, help="which images to score (default: %(default)s)"
+    )
     splits_file = "splits.json of the training run, where the data names no splits (default: the one beside --model)"
     _add_path(parser, "--splits", metavar="FILE", help=splits_file)
     limit = "only the first N images; CIDEr then means less (default: all)"
     parser.add_argument("--limit", type=int, metavar="N", help=limit)
     _add_path(parser, "--save", metavar="FILE", help="write every caption to this JSON file (default: none)")
-    write = "put the scores into the checkpoint's evaluation.json and card"
+    write = f"put the scores into the checkpoint's evaluation.json and card {OFF}"
     parser.add_argument("--write-results", action="store_true", help=write)
     _add_batch_size(parser)
     _add_model(parser, computes=True)
-    _add_generation(parser)
+    add_generation_flags(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -194,7 +200,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     require_extra("Evaluating", "train", *TRAINING_PACKAGES)
     from hf_captioner.training import evaluate
 
-    options.generation = _generation(options)
+    options.generation = given_generation(options)
     return evaluate.run(options)
 
 
@@ -204,7 +210,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser("demo", help="open the web page", description="Open the web page on this machine.")
     _add_model(parser, computes=True)
-    parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
+    parser.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860 on)")
     folders = "visitors from other machines, too, may compare captioners in folders of this one (default: they may not)"
     parser.add_argument("--allow-folders", action="store_true", help=folders)
     parser.set_defaults(run=_demo)
@@ -280,39 +286,3 @@ def _add_model(parser: argparse.ArgumentParser, *, computes: bool = False) -> No
 def _add_batch_size(parser: argparse.ArgumentParser) -> None:
     size = "images captioned at once (default: %(default)s)"
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help=size)
-
-
-def _add_generation(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of GenerationConfig, which says in its docstrings what they are."""
-    group = parser.add_argument_group(
-        "generation", "defaults are those of the checkpoint's generation_config.json, or else as shown"
-    )
-    kinds, helps = typing.get_type_hints(GenerationConfig), _field_docstrings(GenerationConfig)
-    for field in dataclasses.fields(GenerationConfig):
-        flag, kind = f"--{field.name.replace('_', '-')}", kinds[field.name]
-        settings: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
-        if kind is bool:
-            settings = {"action": argparse.BooleanOptionalAction}
-        elif isinstance(kind, types.GenericAlias):
-            settings = {"action": "append", "metavar": "WORD"}
-        shown = field.default if field.default not in ("", ()) else "none"
-        explained = helps[field.name].replace("`", "").replace("%", "%%").rstrip(".")
-        explained += "; may be given again" if settings.get("action") == "append" else ""
-        group.add_argument(flag, default=None, help=f"{explained} (default: {shown})", **settings)
-
-
-def _generation(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of GenerationConfig that were given."""
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(GenerationConfig)}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _field_docstrings(kind: type) -> dict[str, str]:
-    """Field name -> the string literal that stands below it in the class's source."""
-    (definition,) = ast.parse(inspect.getsource(kind)).body
-    found = {}
-    for pair in itertools.pairwise(typing.cast(ast.ClassDef, definition).body):
-        match pair:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = inspect.cleandoc(text)
-    return found

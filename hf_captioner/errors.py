@@ -2,6 +2,14 @@
 
 from importlib.util import find_spec
 
+SOURCE = "git+https://github.com/hf-captioner/hf-captioner"
+"""Where pip finds the package, which is on no registry."""
+
+
+def install_line(extra: str) -> str:
+    """The command that installs the package with this extra."""
+    return f"pip install 'hf-captioner[{extra}] @ {SOURCE}'"
+
 
 MAX_MESSAGE = 2000
 """Characters of a message, which may repeat what a file holds."""
@@ -31,7 +39,7 @@ class MissingExtraError(ConfigError):
     """A command or an option that needs packages which are not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs packages that are not installed; run: pip install 'hf-captioner[{extra}]'")
+        super().__init__(f"{what} needs packages that are not installed; run: {install_line(extra)}")
 
 
 def require_extra(what: str, extra: str, *modules: str) -> None:

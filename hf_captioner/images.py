@@ -88,6 +88,8 @@ def open_image(source: ImageSource, *, min_side: int | None = None) -> Image.Ima
         if hasattr(source, "read"):
             content = _content(cast(BinaryIO, source))
             return _decode(io.BytesIO(content), source_name(source), len(content), min_side)
+        if isinstance(source, str) and is_url(source):
+            raise ImageError(f"{source}: {NOT_DOWNLOADED}.")
         if isinstance(source, str | os.PathLike):
             return _read(Path(source), min_side)
     raise ImageError(
@@ -126,6 +128,14 @@ def check_shape(image: Image.Image, name: str) -> None:
             f"{name}: the image has {image.width} x {image.height} pixels, which is too elongated; expected at most "
             f"{MAX_ASPECT} times as many on one side as on the other: crop it."
         )
+
+
+NOT_DOWNLOADED = "a URL is not read; download it first and give the path of the file"
+
+
+def is_url(path: str) -> bool:
+    scheme, separator, _ = path.partition("://")
+    return bool(separator) and scheme.isalnum()
 
 
 def read_pixels(source: ImageSource, config: CaptionerConfig) -> Tensor:

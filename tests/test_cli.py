@@ -5,7 +5,7 @@ import csv
 import functools
 import io
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 import hf_captioner
+from hf_captioner.bulk.printable import from_csv_cell, original
+from hf_captioner.bulk.results import CSV_COLUMNS
 from hf_captioner.cli import build_parser
 from tests import forked
 from tests.conftest import write_table
@@ -49,7 +51,8 @@ def test_a_bad_image_is_named_and_the_others_go_on(checkpoint: Path, image_paths
     done = run("caption", image_paths[0], bad_path, image_paths[1], "--json", "--model", checkpoint)
     assert done.returncode == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["path"] for row in rows] == [str(image_paths[0]), str(image_paths[1])]
+    assert [row["path"] for row in rows] == [str(image_paths[0]), str(bad_path), str(image_paths[1])]
+    assert f"{bad_path}: " in rows[1]["error"] and "caption" not in rows[1]
     assert rows[0]["caption"] == " ".join(word["text"] for word in rows[0]["words"])
     assert f"{bad_path}: " in done.stderr
     assert "1 of 3 images failed" in done.stderr
@@ -66,7 +69,7 @@ def test_a_folder_means_its_images_and_a_dash_means_stdin(
     assert folder.stdout == listed.stdout
     rows = list(csv.DictReader(io.StringIO(folder.stdout)))
     assert [row["path"] for row in rows] == [str(path) for path in image_paths]
-    assert set(rows[0]) == {"path", "caption", "score"}
+    assert tuple(rows[0]) == CSV_COLUMNS
 
 
 def test_search_flags_are_the_searchs_fields(checkpoint: Path, image_path: Path) -> None:
@@ -105,6 +108,13 @@ def test_heatmaps_are_written(checkpoint: Path, image_paths: list[Path], tmp_pat
     [
         (["caption", "x.jpg", "--beem", "3"], 2, "unrecognized arguments: --beem"),
         (["caption", "x.jpg", "--num-beams", "0"], 2, "num_beams is 0; expected at least 1"),
+        (["caption", "x.jpg", "--length-penalty", "-1.5"], 2, "length_penalty is -1.5; expected 0"),
+        (["caption", "x.jpg", "--num-beams", "-0"], 2, "argument --num-beams: expected one argument"),
+        (["caption", "x.jpg", "--num-beams=-0"], 2, "num_beams is 0; expected at least 1"),
+        (["caption", "x.jpg", "--retry-failed"], 2, "give that table: --out TABLE"),
+        (["caption", "x.jpg", "-0"], 2, "give - among the paths"),
+        (["caption", "https://example.com/a.jpg"], 1, "a URL is not read; download it first"),
+        (["caption", "-"], 2, "There is no image in what stdin names"),
         (["caption", "x.jpg", "--json", "--csv"], 2, "not allowed with argument"),
         (["caption", "x.jpg", "--device", "tpu"], 2, "device is 'tpu', which cannot be used here"),
         (["caption", "x.jpg", "--dtype", "int8"], 2, "invalid choice: 'int8'"),
@@ -150,7 +160,7 @@ def test_every_flag_is_explained_with_its_default() -> None:
     for name, command in commands.choices.items():
         for action in command._actions:
             assert action.help, f"{name} {action.dest}"
-            if action.option_strings and action.nargs != 0 and not action.required:
+            if action.option_strings and action.dest != "help" and not action.required:
                 assert "(default: " in action.help, f"{name} {action.option_strings}"
         assert command.format_help()
 
@@ -196,9 +206,49 @@ def test_a_folder_without_images_is_said(checkpoint: Path, tmp_path: Path) -> No
 
 
 def test_a_file_name_of_any_bytes_is_captioned(checkpoint: Path, image: Image.Image, tmp_path: Path) -> None:
-    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
-    image.save(path)
-    command = [sys.executable, "-m", "hf_captioner", "caption", path, "--model", str(checkpoint)]
-    done = subprocess.run(command, capture_output=True, timeout=120)
-    assert done.returncode == 0
-    assert done.stdout.startswith(os.fsencode(path) + b"\t")
+    """And what is said of it is UTF-8, a line an image, paints no terminal, and tells it from a file named so."""
+    names = ["caf\udce9.png", "caf\\udce9.png", "a\nb\t.png", "\x1b[31mred\x9b.png"]
+    for name in names:
+        image.save(tmp_path / name)
+    (tmp_path / "\x1b[2J.jpg").write_text("no image")
+    for form in (["--json"], ["--csv"], []):
+        command = [sys.executable, "-m", "hf_captioner", "caption", str(tmp_path), *form, "--model", str(checkpoint)]
+        done = subprocess.run(command, capture_output=True, timeout=120)
+        assert done.returncode == 1
+        assert b"\\u001b[2J.jpg: this is no image" in done.stderr and b"\x1b[2J" not in done.stderr
+        said = done.stdout.decode()
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)
+        if form != ["--csv"]:
+            paths = [json.loads(line)["path"] if form else line.partition("\t")[0] for line in said.splitlines()]
+        else:
+            paths = [from_csv_cell(row["path"]) for row in csv.DictReader(io.StringIO(said))]
+            assert len(said.splitlines()) == 6
+        assert len(set(paths)) == len(paths) == (5 if form else 4)
+        stored = {path if form == ["--csv"] else original(path) for path in paths}
+        assert {str(tmp_path / name) for name in names} <= stored
+
+
+def test_a_formula_is_text_for_a_spreadsheet(checkpoint: Path, image: Image.Image, tmp_path: Path) -> None:
+    for name in ("=cmd|calc.png", "@sum.png", "plain.png"):
+        image.save(tmp_path / name)
+    named = [Path(name) for name in ("=cmd|calc.png", "@sum.png", "plain.png")]
+    shown = run("caption", *named, "--csv", "--model", checkpoint, folder=tmp_path)
+    run("caption", *named, "--out", "t.csv", "--model", checkpoint, folder=tmp_path)
+    for text in (shown.stdout, (tmp_path / "t.csv").read_text()):
+        assert [row["path"] for row in csv.DictReader(io.StringIO(text))] == [
+            "'=cmd|calc.png",
+            "'@sum.png",
+            "plain.png",
+        ]
+    again = run("caption", *named, "--out", "t.csv", "--model", checkpoint, folder=tmp_path)
+    assert again.returncode == 0 and len((tmp_path / "t.csv").read_text().splitlines()) == 4
+
+
+def test_paths_on_stdin_may_end_with_a_nul(checkpoint: Path, image: Image.Image, tmp_path: Path) -> None:
+    names = ["two\nlines.png", "caf\udce9.png", " .png"]
+    for name in names:
+        image.save(tmp_path / name)
+    stdin = "\0".join(str(tmp_path / name) for name in names)
+    done = run("caption", "-0", "-", "--json", "--model", checkpoint, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    assert [original(json.loads(line)["path"]) for line in done.stdout.splitlines()] == stdin.split("\0")

@@ -5,6 +5,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.demo.serving import serving
 from tests.installing import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
+HOMEPAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
 EXTRAS = {
     "demo": {"gradio"},
     "train": {"accelerate", "datasets", "evaluate", "pyarrow", "skimage"},
@@ -81,7 +83,7 @@ def test_the_base_captions_and_brings_no_more_than_that_needs(base: Environment,
     script = str(base.folder / "bin" / "hf-captioner")
     done = installing.run(script, "caption", "0.png", "images.parquet", cwd=folder)
     assert done.returncode == 1
-    assert "pip install 'hf-captioner[bulk]'" in done.stderr
+    assert f"pip install 'hf-captioner[bulk] @ git+{HOMEPAGE}'" in done.stderr
     path, _, caption = done.stdout.strip().partition("\t")
     assert path == "0.png" and len(caption.split()) >= 3
     done = base.run("caption", "0.png", "--out", "table.jsonl", cwd=folder)
@@ -100,7 +102,13 @@ def test_the_base_captions_and_brings_no_more_than_that_needs(base: Environment,
     ],
 )
 def test_a_missing_extra_is_named_and_the_line_that_installs_it_makes_the_command_work(
-    base: Environment, folder: Path, tmp_path: Path, ray_folder: str, extra: str, command: tuple[str, ...]
+    base: Environment,
+    wheel: Path,
+    folder: Path,
+    tmp_path: Path,
+    ray_folder: str,
+    extra: str,
+    command: tuple[str, ...],
 ) -> None:
     environment = Environment(tmp_path / "environment", copied_from=base)
     (folder / "tmp").mkdir()
@@ -111,8 +119,8 @@ def test_a_missing_extra_is_named_and_the_line_that_installs_it_makes_the_comman
     assert sorted(folder.rglob("*")) == before
 
     pip, install, *wanted = shlex.split(refused.stderr.partition("run: ")[2])
-    assert (pip, install, wanted) == ("pip", "install", [f"hf-captioner[{extra}]"])
-    environment.install(*wanted)
+    assert (pip, install, wanted) == ("pip", "install", [f"hf-captioner[{extra}] @ git+{HOMEPAGE}"])
+    environment.install(f"hf-captioner[{extra}] @ {wheel.as_uri()}")  # the same, without a network
     assert environment.packages & OPTIONAL == EXTRAS[extra]
 
     if extra == "demo":

@@ -29,6 +29,7 @@ ROOMS = [
     "demo",
     "caption_command",
     "push_command",
+    "generation_flags",
     "cli",
     "__main__",
     "__init__",

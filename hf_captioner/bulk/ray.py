@@ -47,13 +47,15 @@ def caption_on_ray(
     *,
     discovered: Discovered | None = None,
     batch_size: int = 32,
+    retry_failed: bool = False,
     **generation: Unpack[GenerationOptions],
 ) -> BulkResult:
     """Caption the shards into the folder `out` of Parquet files, on the cluster that RAY_ADDRESS names, or here.
 
     load: gives the captioner; it is pickled, and called here and by every worker. discovered: counts the images while
-    the shards are read, for the bar's total. Every machine must reach the images, the model and `out` under the same
-    names. A worker has a GPU where the cluster has any, else one core. A machine may die: others do its shards.
+    the shards are read, for the bar's total. retry_failed: as for `caption_many`. Every machine must reach the images,
+    the model and `out` under the same names. A worker has a GPU where the cluster has any, else one core. A machine may
+    die: others do its shards.
     Raises what `caption_many` does, and OSError with the sentence of a worker that failed.
     """
     if out.suffix != ".parquet":
@@ -62,7 +64,7 @@ def caption_on_ray(
     captioner = load()
     fingerprint = run_fingerprint(captioner, captioner.prepare_generation_config(generation))
     worker = (load, str(out.resolve()), batch_size, generation)
-    with _quiet(), _started() as ray, open_writer(out, fingerprint):
+    with _quiet(), _started() as ray, open_writer(out, fingerprint, retry_failed=retry_failed) as table:
         captioned_before, failed_before = count_rows(out)
         before = captioned_before + failed_before
         texts = map(_shard_to_json, shards)
@@ -74,7 +76,8 @@ def caption_on_ray(
             # Not the sum of the answers: that of a worker whose machine died may have been lost.
             captioned, failed = count_rows(out)
             bar.update(captioned + failed - bar.n)
-    return BulkResult(captioned - captioned_before, failed - failed_before, before)
+        put_back = table.finish()
+    return BulkResult(captioned - captioned_before, failed - failed_before, before + put_back, failed_before + put_back)
 
 
 class Worker:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_captioner.bulk.hub_dataset import HUB_SCHEME, download_dataset
-from hf_captioner.bulk.rows import NOT_DOWNLOADED, check_iterable, is_url, named_images, path_name
+from hf_captioner.bulk.rows import check_iterable, named_images, path_name
 from hf_captioner.bulk.shards import SHARD_SIZE, Discovered, FileShard, NamedImage, Shard, UnreadableSource
 from hf_captioner.bulk.tables import TABLE_SUFFIX, dataset_shards, is_saved_dataset, parquet_shards
 from hf_captioner.bulk.tar import TAR_SUFFIXES, tar_shards
-from hf_captioner.images import IMAGE_SUFFIXES
+from hf_captioner.images import IMAGE_SUFFIXES, NOT_DOWNLOADED, is_url
 
 __all__ = ["Discovered", "NamedImage", "Shard", "Source", "iter_images", "read_sources", "shards"]
 
@@ -23,12 +23,15 @@ Source = str | os.PathLike[str]
 `hf://datasets/OWNER/NAME` for a data set of the Hub, which is downloaded into the cache."""
 
 
-def iter_images(*sources: Source | Iterable[Any]) -> Iterator[NamedImage]:
+def iter_images(*sources: Source | Iterable[Any], allow_outside_paths: bool = False) -> Iterator[NamedImage]:
     """The images of these sources, in order, each with its name; a folder's in the order of their paths.
 
     A source is a path (see Source), a `datasets` data set of either style, or any other iterable. An element of an
     iterable is one image: a path, a file's bytes, a binary file object, a Pillow image, an array, a tensor, a row with
     an image in it, or a NamedImage. It is named by its path, where it is one, else by its number (`#0`).
+
+    A table (a Parquet file, a saved data set) may hold a path in place of an image. It counts from the table's folder;
+    one that leads out of it is read only with `allow_outside_paths`, since a stranger may have written the table.
 
     What cannot be read comes out as an ImageError in its place. Raises TypeError at once for a source that is none of
     these, such as a single array, and DataError for a Hub data set that cannot be downloaded.
@@ -36,14 +39,16 @@ def iter_images(*sources: Source | Iterable[Any]) -> Iterator[NamedImage]:
     for source in sources:
         if not isinstance(source, str | os.PathLike):
             check_iterable(source)
-    return read_sources(sources, Discovered())
+    return read_sources(sources, Discovered(), allow_outside_paths=allow_outside_paths)
 
 
-def read_sources(sources: Iterable[Source | Iterable[Any]], discovered: Discovered) -> Iterator[NamedImage]:
+def read_sources(
+    sources: Iterable[Source | Iterable[Any]], discovered: Discovered, *, allow_outside_paths: bool = False
+) -> Iterator[NamedImage]:
     """As `iter_images`; counts into `discovered` how many images there are, source by source."""
     for source in sources:
         if isinstance(source, str | os.PathLike):
-            for shard in shards([source], discovered):
+            for shard in shards([source], discovered, allow_outside_paths=allow_outside_paths):
                 yield from shard
         else:
             check_iterable(source)
@@ -51,7 +56,7 @@ def read_sources(sources: Iterable[Source | Iterable[Any]], discovered: Discover
             yield from named_images(source)
 
 
-def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]:
+def shards(sources: Iterable[Source], discovered: Discovered, *, allow_outside_paths: bool = False) -> Iterator[Shard]:
     """The images of these sources in shards; nothing but names and headers is read here, and each source once.
 
     Counts into `discovered` how many images there are: a tar file's or a table's before its first shard comes out, a
@@ -59,7 +64,7 @@ def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]
     """
     files: list[str] = []
     for source in sources:
-        for found in _discover(path_name(source), discovered):
+        for found in _discover(path_name(source), discovered, allow_outside_paths):
             if isinstance(found, str):
                 files.append(found)
             if files and (len(files) == SHARD_SIZE or not isinstance(found, str)):
@@ -71,16 +76,18 @@ def shards(sources: Iterable[Source], discovered: Discovered) -> Iterator[Shard]
         yield FileShard(tuple(files))
 
 
-def _discover(source: str, discovered: Discovered) -> Iterator[str | Shard]:
+def _discover(source: str, discovered: Discovered, allow_outside_paths: bool) -> Iterator[str | Shard]:
     """The shards of a source, and the paths of those of its images that are files."""
     if source.startswith(HUB_SCHEME):
-        yield from _walk(folder := download_dataset(source), discovered, WalkedFolders(folder))
+        folder = download_dataset(source)
+        yield from _walk(folder, discovered, WalkedFolders(folder), allow_outside_paths)
     elif is_url(source):
         yield from _counted([UnreadableSource(source, NOT_DOWNLOADED)], discovered)
     elif Path(source).is_dir():
-        yield from _walk(source, discovered, WalkedFolders(source))
+        yield from _walk(source, discovered, WalkedFolders(source), allow_outside_paths)
     elif _is_packed(source):
-        found = tar_shards(source) if source.lower().endswith(TAR_SUFFIXES) else parquet_shards(source)
+        is_tar = source.lower().endswith(TAR_SUFFIXES)
+        found = tar_shards(source) if is_tar else parquet_shards(source, allow_outside_paths=allow_outside_paths)
         yield from _counted(found, discovered)
     else:
         discovered.add(1)
@@ -106,7 +113,9 @@ class WalkedFolders:
         return new
 
 
-def _walk(folder: str, discovered: Discovered, walked: WalkedFolders) -> Iterator[str | Shard]:
+def _walk(
+    folder: str, discovered: Discovered, walked: WalkedFolders, allow_outside_paths: bool
+) -> Iterator[str | Shard]:
     """What a folder holds, at any depth, but for directories named *.parquet: tables, perhaps our own output."""
     try:
         if not walked.enter(folder):
@@ -118,17 +127,17 @@ def _walk(folder: str, discovered: Discovered, walked: WalkedFolders) -> Iterato
         yield from _counted([UnreadableSource(folder, reason)], discovered)
         return
     if is_saved_dataset({name for name, _ in names}):
-        yield from _counted(dataset_shards(folder), discovered)
+        yield from _counted(dataset_shards(folder, allow_outside_paths=allow_outside_paths), discovered)
         return
     discovered.add(sum(not is_folder and _is_image(name) for name, is_folder in names))
     for name, is_folder in names:
         path = name if folder == "." else f"{folder}/{name}"
         if is_folder and not name.lower().endswith(TABLE_SUFFIX):
-            yield from _walk(path, discovered, walked)
+            yield from _walk(path, discovered, walked, allow_outside_paths)
         elif not is_folder and _is_image(name):
             yield path
         elif not is_folder and _is_packed(name):
-            yield from _discover(path, discovered)
+            yield from _discover(path, discovered, allow_outside_paths)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,5 +1,7 @@
 """What is written: a row for each image, and the names of the images whose rows are there."""
 
+import csv
+import io
 from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -8,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from hf_captioner.bulk.printable import csv_cell, json_line, original, printable
 from hf_captioner.caption import Caption
 from hf_captioner.errors import ImageError
 
+CSV_COLUMNS = ("path", "caption", "confidence", "score", "candidates", "error")
+"""JSON lines and Parquet have `finished` and `words` besides."""
 Row = dict[str, Any]
 CaptionResult = Caption | ImageError
 
@@ -25,14 +30,43 @@ def storable(row: Row) -> Row:
     return row | {name: printable(row[name]) for name in ("path", "error") if name in row}
 
 
-def printable(name: str) -> str:
-    """A file's name as text; a byte that is not UTF-8 becomes an escape."""
-    return name.encode("utf-8", "backslashreplace").decode()
+def as_given(row: Row) -> Row:
+    """The row that `storable` made this of."""
+    return row | {name: original(row[name]) for name in ("path", "error") if name in row}
+
+
+def is_failure(row: Row) -> bool:
+    """Whether the row is that of an image without a caption."""
+    return bool(row.get("error"))
+
+
+def containers(name: str) -> list[str]:
+    """What an image may be inside of, by its name: of `a/b.tar/c.jpg` `a` and `a/b.tar`, of `t.parquet#7` the table."""
+    return [name[:end] for end, character in enumerate(name) if character in "/#"]
 
 
 def candidate_texts(row: Row) -> list[str] | None:
     """The texts of all captions, best first; None where there is only one."""
     return [candidate["caption"] for candidate in row["candidates"]] if "candidates" in row else None
+
+
+def json_lines(rows: Iterable[Row]) -> str:
+    """A JSON object a line."""
+    return "".join(json_line(storable(row)) for row in rows)
+
+
+def csv_lines(rows: Iterable[Row], *, header: bool = False) -> str:
+    """CSV_COLUMNS of the rows, the candidates as a JSON list; texts as `csv_cell` has them."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    if header:
+        table.writerow(CSV_COLUMNS)
+    for row in rows:
+        candidates = candidate_texts(row)
+        cells: Row = {name: csv_cell(row[name]) for name in ("path", "caption", "error") if name in row}
+        cells["candidates"] = None if candidates is None else json_line(candidates).rstrip("\n")
+        table.writerow((row | cells).get(name) for name in CSV_COLUMNS)
+    return text.getvalue()
 
 
 class SeenKeys:
@@ -47,7 +81,7 @@ class SeenKeys:
 
     def take(self, name: str) -> bool:
         """Whether the name was there."""
-        key = np.uint64(_hash(printable(name)))
+        key = np.uint64(_hash(name))
         index = int(np.searchsorted(self._hashes, key))
         if index == len(self._hashes) or self._hashes[index] != key or not self._counts[index]:
             return False
@@ -56,7 +90,7 @@ class SeenKeys:
 
 
 def _hash(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def unwritable(table: Path, error: OSError) -> OSError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_captioner.bulk.shards import NamedImage
 from hf_captioner.errors import ImageError
-from hf_captioner.images import ImageSource
+from hf_captioner.images import NOT_DOWNLOADED, ImageSource, is_url
 
 SINGLE = bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor
 """What is one image, although Python could iterate over some of it."""
@@ -79,14 +79,6 @@ def image_in_value(value: Any, name: str) -> ImageSource | ImageError:
     return ImageError(
         f"{name}: the image is {_shortened(value)}; expected a path, a file or its bytes, a Pillow image or an array."
     )
-
-
-NOT_DOWNLOADED = "a URL is not read; download it first and give the path of the file"
-
-
-def is_url(path: str) -> bool:
-    scheme, separator, _ = path.partition("://")
-    return bool(separator) and scheme.isalnum()
 
 
 def path_name(path: str | os.PathLike[str]) -> str:

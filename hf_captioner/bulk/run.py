@@ -46,6 +46,8 @@ class BulkResult:
     """Images that could not be read; the table says why."""
     before: int
     """Images that were in the table already."""
+    failed_before: int
+    """Those of them that had failed."""
 
 
 def caption_many(
@@ -55,18 +57,21 @@ def caption_many(
     *,
     batch_size: int = 32,
     progress: bool = False,
+    retry_failed: bool = False,
+    allow_outside_paths: bool = False,
     **generation: Unpack[GenerationOptions],
 ) -> BulkResult:
     """Caption the images that are not in the table `out` yet; its name ends in .jsonl, .csv or .parquet (a folder).
 
-    images: a source or an iterable, as `iter_images` takes it. progress: a bar on stderr. generation: fields of
-    GenerationConfig. Raises ConfigError for a table that was begun with other settings or is being written by another
-    process, and OSError where it cannot be written; its rows stay whole, and the same call continues from there.
+    images, allow_outside_paths: as `iter_images` takes them. progress: a bar on stderr. retry_failed: also those that
+    failed before; their new rows take the place of the old. generation: fields of GenerationConfig. Raises ConfigError
+    for a table that was begun with other settings or is being written by another process, and OSError where it cannot
+    be written; its rows stay whole, and the same call continues from there.
     """
     discovered = Discovered()
-    named = read_sources([images], discovered)
+    named = read_sources([images], discovered, allow_outside_paths=allow_outside_paths)
     fingerprint = run_fingerprint(captioner, captioner.prepare_generation_config(generation))
-    with open_writer(Path(out), fingerprint) as writer:
+    with open_writer(Path(out), fingerprint, retry_failed=retry_failed) as writer:
         return caption_to_writer(
             writer, captioner, named, discovered=discovered, batch_size=batch_size, progress=progress, **generation
         )
@@ -113,7 +118,8 @@ def caption_to_writer(
                     write()
         finally:
             write()
-    return BulkResult(captioned, failed, before)
+    put_back = writer.finish()
+    return BulkResult(captioned, failed, before + put_back, writer.failed + put_back)
 
 
 def stream_named(

@@ -14,6 +14,12 @@ from hf_captioner.images import ImageSource
 SHARD_SIZE = 256
 """Images read together; with Ray, captioned by one worker."""
 
+MAX_PACKED_BYTES = 100_000_000
+"""A larger image is not read where it is inside another file: there it is in memory as a whole."""
+
+MAX_BATCH_BYTES = 100_000_000
+"""Files' bytes with which a batch is full."""
+
 
 @dataclass(frozen=True)
 class NamedImage:
@@ -21,6 +27,16 @@ class NamedImage:
     """Its path; `shard.tar/member` or `table.parquet#row` for an image that is not a file of its own."""
     image: ImageSource | ImageError
     """An ImageError where the image could not be read."""
+
+
+def next_batch(images: Iterator[NamedImage], size: int) -> list[NamedImage]:
+    """The next `size` images, or as many as hold MAX_BATCH_BYTES in memory; none at the end."""
+    batch: list[NamedImage] = []
+    held = 0
+    while len(batch) < size and held < MAX_BATCH_BYTES and (named := next(images, None)) is not None:
+        batch.append(named)
+        held += len(named.image) if isinstance(named.image, bytes) else 0
+    return batch
 
 
 class Shard(Protocol):

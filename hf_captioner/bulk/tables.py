@@ -1,16 +1,18 @@
 """Images in the rows of tables: Parquet files and the data sets of `datasets`."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from hf_captioner.bulk.parquet import iter_rows
 from hf_captioner.bulk.rows import image_in_row, image_in_value, undecoded
-from hf_captioner.bulk.shards import SHARD_SIZE, NamedImage, Shard, UnreadableSource
+from hf_captioner.bulk.shards import MAX_PACKED_BYTES, SHARD_SIZE, NamedImage, Shard, UnreadableSource
+from hf_captioner.errors import ImageError, install_line
+from hf_captioner.images import ImageSource
 
 TABLE_SUFFIX = ".parquet"
-ROWS_PER_READ = 32
-STREAMED = {"buffer_size": 1 << 20, "pre_buffer": False}
-"""How a file is opened so that a large row group is never in memory as a whole."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,18 @@ class ParquetShard:
     start: int
     """The first row."""
     count: int
+    allow_outside_paths: bool = False
 
     def __iter__(self) -> Iterator[NamedImage]:
-        import pyarrow.parquet
+        import pyarrow
 
-        row = self.start
+        folder = str(Path(self.path).parent)
         try:
-            with pyarrow.parquet.ParquetFile(self.path, **STREAMED) as file:
-                for batch in file.iter_batches(ROWS_PER_READ, row_groups=list(self.groups), columns=[self.column]):
-                    for value in batch.column(0):
-                        name = f"{self.path}#{row}"
-                        yield NamedImage(name, image_in_value(value.as_py(), name))
-                        row += 1
-        except (OSError, pyarrow.ArrowException) as error:
+            for row, batch in enumerate(iter_rows(self.path, [self.column], self.groups), self.start):
+                name = f"{self.path}#{row}"
+                image = _image_in_batch(batch, name)
+                yield NamedImage(name, _confined(image, name, folder, self.allow_outside_paths))
+        except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a column's name is not UTF-8
             yield from UnreadableSource(self.path, f"the table cannot be read any further ({error})")
 
 
@@ -47,6 +48,7 @@ class DatasetShard:
     path: str
     start: int
     count: int
+    allow_outside_paths: bool = False
 
     def __iter__(self) -> Iterator[NamedImage]:
         import datasets
@@ -56,22 +58,46 @@ class DatasetShard:
             rows = undecoded(datasets.load_from_disk(self.path))
             for row in range(self.start, self.start + self.count):
                 name = f"{self.path}#{row}"
-                yield NamedImage(name, image_in_row(rows[row], name))
+                image = image_in_row(rows[row], name)
+                yield NamedImage(name, _confined(image, name, self.path, self.allow_outside_paths))
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             yield from UnreadableSource(self.path, f"the saved data set cannot be read any further ({error})")
 
 
-def parquet_shards(path: str) -> list[Shard]:
+def _image_in_batch(batch: Any, name: str) -> ImageSource | ImageError:
+    """The image of a batch of one row and one column."""
+    if batch.nbytes > MAX_PACKED_BYTES:
+        return ImageError(f"{name}: the image has {batch.nbytes:,} bytes; at most {MAX_PACKED_BYTES:,} are read here.")
+    try:
+        return image_in_value(batch.column(0)[0].as_py(), name)
+    except UnicodeDecodeError as error:
+        return ImageError(f"{name}: the image's path is not UTF-8 ({error}).")
+
+
+def _confined(
+    image: ImageSource | ImageError, name: str, folder: str, allow_outside_paths: bool
+) -> ImageSource | ImageError:
+    """The image, unless it is a path that leads out of the folder of the table that named it: a stranger's table could
+    have any picture of this machine captioned. A relative path begins in that folder."""
+    if not isinstance(image, str | os.PathLike):
+        return image
+    path = Path(folder, image)
+    if allow_outside_paths or path.resolve().is_relative_to(Path(folder).resolve()):
+        return path
+    return ImageError(f"{name}: {image} is outside the table's folder and not read; --allow-outside-paths reads it.")
+
+
+def parquet_shards(path: str, *, allow_outside_paths: bool = False) -> list[Shard]:
     """The shards of a Parquet file, from its footer alone."""
     try:
         import pyarrow.parquet
     except ImportError:
-        return [UnreadableSource(path, "Parquet needs pyarrow; run: pip install 'hf-captioner[bulk]'")]
+        return [UnreadableSource(path, f"Parquet needs pyarrow; run: {install_line('bulk')}")]
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
             sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         return [UnreadableSource(path, f"the table cannot be read ({error})")]
     columns = [field.name for field in schema if _holds_images(field.type)]
     if not columns:
@@ -84,7 +110,7 @@ def parquet_shards(path: str) -> list[Shard]:
         groups.append(group)
         count += size
         if count >= SHARD_SIZE or group == len(sizes) - 1:
-            shards.append(ParquetShard(path, column, tuple(groups), start, count))
+            shards.append(ParquetShard(path, column, tuple(groups), start, count, allow_outside_paths))
             groups, start, count = [], start + count, 0
     return [shard for shard in shards if shard.count]
 
@@ -103,14 +129,15 @@ def is_saved_dataset(names: set[str]) -> bool:
     return {"state.json", "dataset_info.json"} <= names
 
 
-def dataset_shards(folder: str) -> list[Shard]:
+def dataset_shards(folder: str, *, allow_outside_paths: bool = False) -> list[Shard]:
     """The shards of a data set that `save_to_disk` wrote."""
     try:
         import datasets
     except ImportError:
-        return [UnreadableSource(folder, "a saved data set needs datasets; run: pip install 'hf-captioner[bulk]'")]
+        return [UnreadableSource(folder, f"a saved data set needs datasets; run: {install_line('bulk')}")]
     try:
         count = len(datasets.load_from_disk(folder))
     except (OSError, ValueError, KeyError) as error:
         return [UnreadableSource(folder, f"the saved data set cannot be read ({error})")]
-    return [DatasetShard(folder, start, min(SHARD_SIZE, count - start)) for start in range(0, count, SHARD_SIZE)]
+    starts = range(0, count, SHARD_SIZE)
+    return [DatasetShard(folder, start, min(SHARD_SIZE, count - start), allow_outside_paths) for start in starts]

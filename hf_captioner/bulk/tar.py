@@ -1,6 +1,7 @@
 """Images in tar files (WebDataset shards), read in linear time: a shard knows the byte at which it begins."""
 
 import io
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -8,15 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
-from hf_captioner.bulk.shards import SHARD_SIZE, NamedImage, Shard, UnreadableSource
+from hf_captioner.bulk.shards import MAX_PACKED_BYTES, SHARD_SIZE, NamedImage, Shard, UnreadableSource
 from hf_captioner.errors import ImageError
-from hf_captioner.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
+from hf_captioner.images import IMAGE_SUFFIXES
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
+TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError)
 """What Python's readers raise for a broken tar file."""
+MAX_HEADER_BYTES = 1 << 20
+"""The most that a member's headers may have together: one for a long name claims its size itself."""
+MAX_GLOBAL_CHARACTERS = 1 << 16
+"""The most that global headers may hold together; every shard keeps them."""
+MAX_NAME_CHARACTERS = 4096
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,39 @@ class _StrictTarInfo(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        file, nested = tarfile_.fileobj, isinstance(tarfile_.fileobj, _HeaderReader)
+        if not nested:
+            tarfile_.fileobj = _HeaderReader(file)  # type: ignore[assignment, arg-type]
         try:
-            return super().fromtarfile(tarfile_)
+            member = super().fromtarfile(tarfile_)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(f"{error} at byte {tarfile_.offset:,}") from error
+        finally:
+            tarfile_.fileobj = file
+        if sum(map(len, tarfile_.pax_headers.values())) + len(tarfile_.pax_headers) > MAX_GLOBAL_CHARACTERS:
+            raise tarfile.ReadError(f"its global headers have more than {MAX_GLOBAL_CHARACTERS:,} characters")
+        if len(member.name) > MAX_NAME_CHARACTERS:
+            raise tarfile.ReadError(f"a name has more than {MAX_NAME_CHARACTERS:,} characters")
+        return member
+
+
+class _HeaderReader:
+    """The file while a member's headers are read, of which each says how many more bytes belong to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, MAX_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError(f"a header has more than {MAX_HEADER_BYTES:,} bytes")
+        return self.file.read(size)
+
+    def seek(self, position: int) -> int:
+        return self.file.seek(position)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
 
 def _image_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -98,8 +133,8 @@ def _image_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _content(name: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | ImageError:
-    if member.size > MAX_FILE_BYTES:
-        return ImageError(f"{name}: the file has {member.size:,} bytes; at most {MAX_FILE_BYTES:,} are read.")
+    if member.size > MAX_PACKED_BYTES:
+        return ImageError(f"{name}: the file has {member.size:,} bytes; at most {MAX_PACKED_BYTES:,} are read here.")
     try:
         return tar.extractfile(member).read()  # type: ignore[union-attr]
     except TAR_ERRORS as error:

@@ -1,16 +1,17 @@
 """Tables of captions as JSON lines, CSV or Parquet, a row for each image, which a run continues after any stop.
 
 A row is there whole or not at all. A table that is opened again reads what an earlier run left: `done` are the names of
-the images that it holds.
+the images that it holds. Where the failures among them are to be tried again, their rows wait in a file beside the
+table until others have come in their place; so at any moment no image is in the table twice, and no failure is lost.
 """
 
 import csv
-import io
 import json
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -18,12 +19,21 @@ from typing import IO, Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from hf_captioner import atomic
-from hf_captioner.bulk.parts import ROWS_PER_PART, names_in_parts, write_part
-from hf_captioner.bulk.results import Row, SeenKeys, candidate_texts, storable, unwritable
+from hf_captioner.bulk.parts import ROWS_PER_PART, drop_failures, names_and_errors, write_part
+from hf_captioner.bulk.printable import from_csv_cell, original
+from hf_captioner.bulk.results import (
+    CSV_COLUMNS,
+    Row,
+    SeenKeys,
+    as_given,
+    containers,
+    csv_lines,
+    is_failure,
+    json_lines,
+    unwritable,
+)
 from hf_captioner.errors import ConfigError, require_extra
 
-CSV_COLUMNS = ("path", "caption", "confidence", "score", "candidates", "error")
-"""JSON lines and Parquet have `finished` and `words` besides."""
 MAX_TORN_BYTES = 1 << 20
 """The most that a kill can leave of a row at a table's end; more than that is damage."""
 
@@ -35,17 +45,28 @@ class CaptionWriter(Protocol):
     def done(self) -> SeenKeys:
         """The names of the images whose rows were there before."""
 
+    @property
+    def failed(self) -> int:
+        """How many of them are failures."""
+
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows. Raises OSError where that fails; the rows from before are then still whole."""
+
+    def finish(self) -> int:
+        """To be called once every image was read. Failures that were to be tried again and were not among the images
+        get their rows back; returns how many."""
 
 
 class ResumableWriter(ABC):
     """A table on disk, a context manager. One process at a time may have it open."""
 
     done: SeenKeys
+    failed: int
 
-    def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
+    def __init__(self, path: Path, fingerprint: dict[str, Any], *, retry_failed: bool = False) -> None:
         self.path = path
+        self._aside = path.with_name(f"{path.name}.retry")
+        """Rows of failures that are being tried again, as JSON lines."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         try:
@@ -58,13 +79,80 @@ class ResumableWriter(ABC):
         except BaseException:
             self._lock.release()
             raise
+        try:
+            if retry_failed:
+                self._set_failures_aside()
+            self._learn()
+        except BaseException:
+            self.close()
+            raise
 
     @abstractmethod
     def write(self, rows: Sequence[Row]) -> None: ...
 
     @abstractmethod
     def _open(self) -> None:
-        """Read the names of the rows that are there into `done`, and get ready to add others."""
+        """Make the table where there is none, and get ready to add rows."""
+
+    @abstractmethod
+    def _stored(self) -> Iterator[Row]:
+        """Each row that is there, with at least its path and, for a failure, the error. What a kill left is removed."""
+
+    @abstractmethod
+    def _drop_failures(self) -> None:
+        """Remove the rows of failures; a kill meanwhile leaves each of the others once."""
+
+    def flush(self) -> None:  # noqa: B027  # most tables keep nothing back
+        """Write the rows that `write` has kept back."""
+
+    def finish(self) -> int:
+        put_back = 0
+        if self._aside.exists():
+            self.flush()
+            missing = self._not_replaced()
+            while rows := list(islice(missing, ROWS_PER_PART)):
+                self.write(rows)
+                put_back += len(rows)
+            self.flush()
+            self._aside.unlink()
+        return put_back
+
+    def _learn(self) -> None:
+        """Read what is there into `done` and `failed`."""
+        self.failed = 0
+
+        def names() -> Iterator[str]:
+            for row in self._stored():
+                self.failed += is_failure(row)
+                yield row["path"]
+
+        self.done = SeenKeys(names())
+
+    def _set_failures_aside(self) -> None:
+        """Move the failures into the file beside the table, after those that an earlier run has left there."""
+
+        def write(path: Path) -> None:
+            with path.open("w", encoding="utf-8") as file:
+                file.write(json_lines(self._not_replaced()))
+                file.write(json_lines(row for row in self._stored() if is_failure(row)))
+                file.flush()
+                os.fsync(file.fileno())
+
+        atomic.write_file(self._aside, write)
+        self._drop_failures()
+
+    def _not_replaced(self) -> Iterator[Row]:
+        """The rows set aside for which the table has none, of the same image or of one inside it (`a.tar/b.jpg`)."""
+        waiting = SeenKeys(row["path"] for row in self._rows_aside())
+        for row in self._stored() if len(waiting) else ():
+            for name in (row["path"], *containers(row["path"])):
+                waiting.take(name)
+        return (row for row in self._rows_aside() if waiting.take(row["path"]))
+
+    def _rows_aside(self) -> Iterator[Row]:
+        if self._aside.exists():
+            with self._aside.open(encoding="utf-8") as file:
+                yield from (as_given(json.loads(line)) for line in file)
 
     def close(self) -> None:
         self._lock.release()
@@ -118,11 +206,6 @@ class AppendWriter(ResumableWriter):
 
     def _open(self) -> None:
         self._file = self.path.open("ab", buffering=0)
-        try:
-            self.done = SeenKeys(self._recovered())
-        except BaseException:
-            self._file.close()
-            raise
 
     def write(self, rows: Sequence[Row]) -> None:
         data = memoryview(self._encode(rows).encode())
@@ -139,47 +222,66 @@ class AppendWriter(ResumableWriter):
         self._file.close()
         super().close()
 
-    def _recovered(self) -> Iterator[str]:
-        """The names of the whole rows; what a kill left after them is cut off."""
+    def _stored(self) -> Iterator[Row]:
+        """What a kill left after the whole rows is cut off."""
         self._end, size = 0, self.path.stat().st_size
         with self.path.open("rb") as file:
-            for name, end in self._whole_rows(file):
+            for row, end in self._whole_rows(file):
                 self._end = end
-                yield name
+                if row is not None:
+                    yield row
         if size - self._end > MAX_TORN_BYTES:
             raise ConfigError(f"{self.path} is damaged after byte {self._end:,}; repair it, or give another --out.")
         self._file.truncate(self._end)
 
+    def _drop_failures(self) -> None:
+        def write(path: Path) -> None:
+            with self.path.open("rb") as rows, self.path.open("rb") as source, path.open("wb") as kept:
+                for row, end in self._whole_rows(rows):
+                    encoded = source.read(end - source.tell())
+                    if row is None or not is_failure(row):
+                        kept.write(encoded)
+                kept.flush()
+                os.fsync(kept.fileno())
+
+        self._file.close()
+        atomic.write_file(self.path, write)
+        self._open()
+
+    def _no_row(self, end: int) -> ConfigError:
+        return ConfigError(
+            f"{self.path} has a line that is not a row, before byte {end:,}; repair it, or give another --out."
+        )
+
     @abstractmethod
-    def _whole_rows(self, file: IO[bytes]) -> Iterator[tuple[str, int]]:
-        """The name of each whole row, and the byte at which it ends."""
+    def _whole_rows(self, file: IO[bytes]) -> Iterator[tuple[Row | None, int]]:
+        """Each whole row, None for a header, and the byte at which it ends. Raises ConfigError for what is no row."""
 
     @abstractmethod
     def _encode(self, rows: Sequence[Row]) -> str: ...
 
 
 class JsonlWriter(AppendWriter):
-    def _whole_rows(self, file: IO[bytes]) -> Iterator[tuple[str, int]]:
+    def _whole_rows(self, file: IO[bytes]) -> Iterator[tuple[Row | None, int]]:
         end = 0
         for line in file:
             if not line.endswith(b"\n"):
                 return
             end += len(line)
             try:
-                yield json.loads(line)["path"], end
-            except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(
-                    f"{self.path} has a line that is not a row, before byte {end:,}; repair it, or give another --out."
-                ) from error
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise self._no_row(end) from error
+            if not isinstance(row, dict) or not isinstance(row.get("path"), str):
+                raise self._no_row(end)
+            yield as_given(row), end
 
     def _encode(self, rows: Sequence[Row]) -> str:
-        return "".join(json.dumps(storable(row), ensure_ascii=False) + "\n" for row in rows)
+        return json_lines(rows)
 
 
 class CsvWriter(AppendWriter):
-    """CSV_COLUMNS, the candidates as a JSON list."""
-
-    def _whole_rows(self, file: IO[bytes]) -> Iterator[tuple[str, int]]:
+    def _whole_rows(self, file: IO[bytes]) -> Iterator[tuple[Row | None, int]]:
         end, whole = 0, False
 
         def lines() -> Iterator[str]:
@@ -190,21 +292,17 @@ class CsvWriter(AppendWriter):
 
         try:
             for number, record in enumerate(csv.reader(lines(), strict=True)):
-                if whole and number:
-                    yield record[0], end
+                if not whole:
+                    return
+                if len(record) != len(CSV_COLUMNS) or (number == 0 and record != list(CSV_COLUMNS)):
+                    raise self._no_row(end)
+                row = {"path": from_csv_cell(record[0]), "error": from_csv_cell(record[-1])}
+                yield (row if number else None), end
         except csv.Error:  # a quote that a kill left open
             return
 
     def _encode(self, rows: Sequence[Row]) -> str:
-        text = io.StringIO()
-        table = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-        if not self._end:
-            table.writeheader()
-        for row in rows:
-            candidates = candidate_texts(row)
-            cell = None if candidates is None else json.dumps(candidates, ensure_ascii=False)
-            table.writerow({**storable(row), "candidates": cell})
-        return text.getvalue()
+        return csv_lines(rows, header=not self._end)
 
 
 class ParquetWriter(ResumableWriter):
@@ -214,40 +312,42 @@ class ParquetWriter(ResumableWriter):
         self.path.mkdir(exist_ok=True)
         for unfinished in self.path.glob(".*.tmp"):  # what a kill left
             unfinished.unlink()
-        self.done, self._rows = names_in_parts(self.path), list[Row]()
+        self._rows = list[Row]()
+
+    def _stored(self) -> Iterator[Row]:
+        return ({"path": original(path), "error": error} for path, error in names_and_errors(self.path))
+
+    def _drop_failures(self) -> None:
+        drop_failures(self.path)
 
     def write(self, rows: Sequence[Row]) -> None:
         self._rows += rows
         if len(self._rows) >= ROWS_PER_PART:
-            self._flush()
+            self.flush()
 
-    def close(self) -> None:
-        try:
-            self._flush()
-        finally:
-            super().close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
         rows, self._rows = self._rows, []
         if rows:
             write_part(self.path, uuid.uuid4().hex, rows)
 
+    def close(self) -> None:
+        try:
+            self.flush()
+        finally:
+            super().close()
 
-FORMATS: dict[str, Callable[[Path, dict[str, Any]], ResumableWriter]] = {
-    ".jsonl": JsonlWriter,
-    ".csv": CsvWriter,
-    ".parquet": ParquetWriter,
-}
+
+FORMATS: dict[str, type[ResumableWriter]] = {".jsonl": JsonlWriter, ".csv": CsvWriter, ".parquet": ParquetWriter}
 
 
-def open_writer(path: Path, fingerprint: dict[str, Any]) -> ResumableWriter:
+def open_writer(path: Path, fingerprint: dict[str, Any], *, retry_failed: bool = False) -> ResumableWriter:
     """The table at this path, new or continued; the suffix says the format. fingerprint: what its rows depend on, JSON.
 
-    Raises ConfigError for a suffix not in FORMATS, and for a table that has another fingerprint, is being written by
-    another process or is damaged.
+    retry_failed: images that failed are not `done`, so that they are read again. Raises ConfigError for a suffix not in
+    FORMATS, and for a table that has another fingerprint, is being written by another process or is damaged.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"--out is {path}; expected a name that ends in {', '.join(FORMATS)}.")
     if path.suffix == ".parquet":
         require_extra("A Parquet table", "bulk", "pyarrow")
-    return FORMATS[path.suffix](path, fingerprint)
+    return FORMATS[path.suffix](path, fingerprint, retry_failed=retry_failed)

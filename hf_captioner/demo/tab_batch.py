@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 
 import gradio as gr
-from gradio.utils import sanitize_value_for_csv
 
 from hf_captioner import ImageCaptioner, ImageError
+from hf_captioner.bulk.printable import csv_cell
 from hf_captioner.demo.session import percent
 from hf_captioner.demo.uploads import Upload, files_input, upload_error
 from hf_captioner.demo.visits import TOO_LONG, Visits
@@ -74,7 +74,7 @@ def as_csv(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(EXPORTED_COLUMNS)
-    writer.writerows([sanitize_value_for_csv(cell) for cell in row.values()] for row in _exported(table))
+    writer.writerows([csv_cell(cell) for cell in row.values()] for row in _exported(table))
     return file.getvalue()
 
 

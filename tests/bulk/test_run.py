@@ -80,7 +80,8 @@ def test_killed_twenty_times_each_image_is_there_once(
     rows = rows_of(out)
     assert sorted(rows, key=str) == sorted(uninterrupted, key=str)
     again = forked.run("hf_captioner.cli", *arguments)
-    assert again.returncode == 0 and rows_of(out) == rows
+    assert again.returncode == 1 and rows_of(out) == rows, "what failed before still counts"
+    assert "3 of them in an earlier run" in again.stderr
 
 
 def test_a_full_disk_loses_nothing(

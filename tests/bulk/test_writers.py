@@ -16,7 +16,17 @@ from hf_captioner.bulk.results import SeenKeys, to_row
 from hf_captioner.bulk.writers import FORMATS, open_writer
 
 FINGERPRINT = {"model": "one"}
-AWKWARD = ["plain.jpg", 'with "quotes", and\nlines.jpg', "caf\udce9.jpg", "ünïcode 漢字.png", "=1+1.png"]
+AWKWARD = [
+    "plain.jpg",
+    'with "quotes", and\nlines.jpg',
+    "caf\udce9.jpg",
+    "ünïcode 漢字.png",
+    "=1+1.png",
+    "\x1b[31m.png",
+]
+AWKWARD += ["caf\\udce9.jpg", "'=1+1.png"]  # really named so
+STORED = ["plain.jpg", 'with "quotes", and\\u000alines.jpg', "caf\\udce9.jpg", "ünïcode 漢字.png", "=1+1.png"]
+STORED += ["\\u001b[31m.png", "caf\\\\udce9.jpg", "'=1+1.png"]
 
 
 def caption(text: str) -> Caption:
@@ -46,10 +56,11 @@ def test_every_format_holds_the_same(tmp_path: Path) -> None:
     with written(tmp_path / "t.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     stored = parts(written(tmp_path / "t.parquet"))
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in AWKWARD]
-    assert [row["path"] for row in lines] == [*names[:2], "bad.jpg", *names[2:], "three.jpg"]
+    assert [row["path"] for row in lines] == [*STORED[:2], "bad.jpg", *STORED[2:], "three.jpg"]
     for line, row, part in zip(lines, table, stored, strict=True):
-        assert line["path"] == row["path"] == part["path"]
+        formula = "=" in line["path"]
+        assert line["path"] == row["path"].removeprefix("'" if formula else "") == part["path"]
+        assert row["path"][0] not in "=+-@"
         assert line.get("caption") == (row["caption"] or None) == part["caption"]
         assert line.get("error") == (row["error"] or None) == part["error"]
         assert line.get("confidence") == (float(row["confidence"]) if row["confidence"] else None) == part["confidence"]
@@ -104,7 +115,17 @@ def test_a_table_belongs_to_one_run_and_one_process(tmp_path: Path, suffix: str)
 
 
 @pytest.mark.parametrize(
-    ("suffix", "noise"), [(".jsonl", b"not json\n"), (".jsonl", b"[]\n"), (".csv", b'"' * 2_000_001)]
+    ("suffix", "noise"),
+    [
+        (".jsonl", b"not json\n"),
+        (".jsonl", b"[]\n"),
+        (".jsonl", b'{"path": 5}\n'),
+        (".jsonl", b"\n"),
+        (".jsonl", b"[" * 100_000 + b"\n"),
+        (".csv", b'"' * 2_000_001),
+        (".csv", b"\n"),
+        (".csv", b"a.jpg,a dog\n"),
+    ],
 )
 def test_a_damaged_table_is_named_and_not_cut(tmp_path: Path, suffix: str, noise: bytes) -> None:
     path = written(tmp_path / f"t{suffix}")
