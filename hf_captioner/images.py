@@ -22,6 +22,7 @@ from torch import Tensor
 from hf_captioner.arrays import from_array
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import ImageError
+from hf_captioner.rgb import to_rgb
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor
 """A path, a file's bytes, a binary file object, a Pillow image, or an array or tensor: (H, W), (H, W, C) or (C, H, W)
@@ -44,11 +45,6 @@ MAX_ASPECT = 20
 
 MAX_PIXELS_BY_FORMAT = {"JPEG2000": 10_000_000}
 """Limits for formats whose decoder would take more than five seconds (10 s at 22 million pixels, lossless)."""
-
-WHITE = (255, 255, 255)
-
-TILE = 1024
-"""Side of the tiles, in pixels, in which conversions that make several copies go through an image."""
 
 PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 """A warnings filter that ignores what Pillow's modules issue."""
@@ -78,7 +74,7 @@ def open_image(source: ImageSource, *, min_side: int | None = None) -> Image.Ima
         raise ValueError(f"min_side is {min_side}; expected at least 1 pixel.")
     with _without_warnings():
         if isinstance(source, np.ndarray | Tensor):
-            return _rgb(from_array(source))
+            return to_rgb(from_array(source))
         if isinstance(source, Image.Image):
             opened = _upright_rgb(source, source_name(source))
             return opened.copy() if opened is source else opened
@@ -277,7 +273,7 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
         method = UPRIGHT.get(_orientation(image))
-        return _rgb(image if method is None else image.transpose(method))
+        return to_rgb(image if method is None else image.transpose(method))
     except Exception as error:  # as above
         raise ImageError(f"{name}: the image cannot be decoded ({error}).") from error
 
@@ -292,51 +288,6 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(Base.Orientation, 1)
     except Exception:  # as above; the image can be seen, perhaps lying on its side
         return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bit(image)
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    on_white = Image.new("RGB", image.size)
-    for box, tile in _tiles(image):
-        tile = tile.convert("RGBA")
-        opaque = tile.getchannel("A").getextrema() == (255, 255)  # as most images with an alpha channel are
-        if not opaque:
-            tile = Image.alpha_composite(Image.new("RGBA", tile.size, (*WHITE, 255)), tile)
-        on_white.paste(tile.convert("RGB"), box)
-    return on_white
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16- and 32-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
-    extremes = [(values.min(), values.max()) for values in (_finite(tile) for _, tile in _tiles(image))]
-    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    if image.mode == "F" or low < 0 or high > 65535:
-        high = max(high - low, 1e-9)
-    elif high <= 255 and not image.mode.startswith("I;16"):
-        low, high = 0, 255
-    else:
-        low, high = 0, 65535 if high > 255 else max(high, 1e-9)
-    grey = Image.new("L", image.size)
-    for box, tile in _tiles(image):
-        values = ((_finite(tile) - low) * (255 / high)).round().clip(0, 255)
-        grey.paste(Image.fromarray(values.astype(np.uint8)), box)
-    return grey
-
-
-def _finite(tile: Image.Image) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # some kinds of NaN are warned of
-        return np.nan_to_num(np.asarray(tile).astype(np.float64), posinf=0, neginf=0)
-
-
-def _tiles(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
-    """The image's tiles with their upper left corners."""
-    for top in range(0, image.height, TILE):
-        for left in range(0, image.width, TILE):
-            corner = min(left + TILE, image.width), min(top + TILE, image.height)
-            yield (left, top), image.crop((left, top, *corner))
 
 
 @contextmanager

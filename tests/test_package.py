@@ -17,6 +17,7 @@ ROOMS = [
     "atomic",
     "config",
     "arrays",
+    "rgb",
     "images",
     "modeling",
     "hub",
