@@ -13,14 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
+from hf_captioner import Caption, ConfigError, ImageCaptioner
 from hf_captioner.images import ImageSource, occlude, open_image, read_pixels
 from hf_captioner.modeling.generation import StoppingCriteria
 
 MAX_DISPLAY_SIDE = 1280
 """Longest side of the image on the page, in pixels."""
-MIN_SIDE = 32
-"""Pixels; of a smaller image the model would say something all the same."""
 MASK_SIZE = 32
 """Cells on each side of the mask that the brush paints."""
 OCCLUDED_SHARE = 0.2
@@ -84,8 +82,6 @@ def start_session(
 ) -> Session:
     """Read an image and caption it. Raises ImageError, GenerationStopped."""
     image = open_image(source)
-    if min(image.size) < MIN_SIDE:
-        raise ImageError(f"This photo has only {image.width} x {image.height} pixels. Use a larger one.")
     pixels = read_pixels(source, captioner.config)
     caption = _captions(captioner, pixels, {}, stopping_criteria)[0]
     mean, file = np.array(image.resize((1, 1), Image.Resampling.BOX)), io.BytesIO()
