@@ -10,13 +10,13 @@ from typing import Any
 from tqdm import tqdm
 
 from hf_captioner.atomic import write_file, write_text
+from hf_captioner.bulk.parquet import iter_rows
+from hf_captioner.bulk.shards import MAX_PACKED_BYTES
 from hf_captioner.errors import DataError
 from hf_captioner.training.rows import MAX_CAPTION, split_named
 
 CAPTIONS = ("captions", "caption", "sentences", "text")
 """Names of the column of captions: a string, or a list of strings; otherwise caption_0, caption_1, ..."""
-EXPANSION, EXPANDED_BYTES = 100, 1 << 26
-"""A column of a row group may take this many times its bytes in the file, and in any case this many bytes."""
 
 
 def unpack(files: Sequence[Path], cache: Path, splits: Mapping[Path, str | None]) -> Path:
@@ -41,29 +41,20 @@ def _unpacked(file: Path, folder: Path, split: str | None) -> Iterator[dict[str,
 
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
-            image, captions = _columns(file, table.schema_arrow.names)
-            columns = [image, *captions, *(["split"] if "split" in table.schema_arrow.names else [])]
-            _check_sizes(file, table.metadata, columns)
-            with tqdm(total=table.metadata.num_rows, desc=file.name, unit="image", dynamic_ncols=True) as progress:
-                # A row at a time: where many rows share a large value, the file holds it once.
-                for batch in table.iter_batches(batch_size=1, columns=columns):
-                    for row in batch.to_pylist():
-                        yield _written(file, int(progress.n), row, image, captions, folder, split)
-                        progress.update()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{file} is not readable as Parquet ({error}); download it again.") from error
-
-
-def _check_sizes(file: Path, metadata: Any, columns: Sequence[str]) -> None:
-    """Raise DataError for columns that are far larger than the file: images are compressed, and shrink no further."""
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            name, size = column.path_in_schema.split(".")[0], column.total_uncompressed_size
-            if name in columns and size > max(EXPANDED_BYTES, EXPANSION * file.stat().st_size):
-                raise DataError(
-                    f"{file}, column {name} expands to {size:,} bytes, more than {EXPANSION} times the file; expected "
-                    "images as files' bytes, and sentences."
-                )
+            names, count = table.schema_arrow.names, table.metadata.num_rows
+        image, captions = _columns(file, names)
+        columns = [image, *captions, *(["split"] if "split" in names else [])]
+        with tqdm(total=count, desc=file.name, unit="image", dynamic_ncols=True) as progress:
+            for row in iter_rows(file, columns):
+                if row.nbytes > MAX_PACKED_BYTES:
+                    most = f"at most {MAX_PACKED_BYTES:,} are read"
+                    raise DataError(f"{file}, row {progress.n} has {row.nbytes:,} bytes; {most}.")
+                yield _written(file, int(progress.n), row.to_pylist()[0], image, captions, folder, split)
+                progress.update()
+    except DataError:
+        raise
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: text that is not UTF-8
+        raise DataError(f"{file} cannot be read as Parquet: {error}.") from error
 
 
 def _columns(file: Path, names: Sequence[str]) -> tuple[str, list[str]]:
