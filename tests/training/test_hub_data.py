@@ -115,7 +115,7 @@ def test_a_table_without_images_or_captions_is_one_sentence(
 
 def test_a_broken_table_is_one_sentence(tmp_path: Path, hub: StandInHub) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match="not readable as Parquet"):
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
         load_records(tmp_path)
 
 
