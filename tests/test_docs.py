@@ -1,9 +1,8 @@
-"""What README.md and docs/ show works as it stands there, and the numbers they quote are the checkpoint's."""
+"""What README.md and docs/ show works as it stands there."""
 
 import argparse
 import ast
 import contextlib
-import dataclasses
 import glob
 import importlib
 import io
@@ -18,36 +17,20 @@ from typing import Any
 
 import pytest
 
-from hf_captioner import CaptionerConfig, GenerationConfig, ImageCaptioner, cli
-from hf_captioner.config import ConfidenceConfig, ValidatedConfig
-from hf_captioner.demo import tab_batch, uploads
-from hf_captioner.hub import evaluation
-from hf_captioner.hub.evaluation import Evaluation
+from hf_captioner import cli
 from hf_captioner.hub.packaged import bundled_checkpoint
-from hf_captioner.training.recipe import Recipe
 from tests.bulk.archive import data_set
 from tests.conftest import generated, write_table
 from tests.demo.serving import demo
+from tests.documents import PAGES, ROOT, text_of
 from tests.hub.standin_hub import StandInHub
-from train.ablation import read_rows, table
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOTEBOOK = ROOT / "docs" / "tour.ipynb"
 PAGE_URL = "http://127.0.0.1:7860"
 """Where the page answers in the examples."""
 
 # The client's upload of large files uses what its own HTTP library calls out of date.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
-
-
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def prose_of(name: str) -> str:
-    """A page's text with every run of white space as one space."""
-    return " ".join(text_of(name).split())
 
 
 def title(page: Path) -> str:
@@ -269,93 +252,3 @@ def test_every_file_of_the_package_has_its_line_in_the_architecture() -> None:
     package = ROOT / "hf_captioner"
     files = [path for path in package.rglob("*.py") if path.name != "__init__.py" or path.parent == package]
     assert not [path.relative_to(ROOT) for path in files if f"`{path.name}`" not in page]
-
-
-# -- the checkpoint ----------------------------------------------------------------------------------------------------
-
-OBJECTS: dict[str, type[ValidatedConfig]] = {
-    "config.json": CaptionerConfig,
-    "confidence": ConfidenceConfig,
-    "generation_config.json": GenerationConfig,
-    "evaluation.json": Evaluation,
-    "trained_on": evaluation.TrainingSet,
-    "scores": evaluation.Scores,
-    "calibration": evaluation.Calibration,
-    "occlusion": evaluation.Occlusion,
-    "habits": evaluation.Habits,
-}
-"""Heading of the page on the checkpoint's format -> the class whose fields are the keys below it."""
-
-
-def default_of(field: dataclasses.Field[Any]) -> str:
-    return "required" if field.default is dataclasses.MISSING else f"`{json.dumps(field.default)}`"
-
-
-@pytest.mark.parametrize("heading", OBJECTS)
-def test_every_key_of_a_checkpoint_is_documented_with_its_default(heading: str) -> None:
-    section = re.split(rf"^##+ {heading}$", text_of("docs/checkpoint.md"), flags=re.MULTILINE)[1]
-    section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
-    found = dict(re.findall(r"^\| `(\w+)` \| (.+?) \| .*\|$", section, re.MULTILINE))
-    kind = OBJECTS[heading]
-    expected = {field.name: default_of(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if heading.endswith(".json"):
-        expected |= {name: f"always `{json.dumps(value)}`" for name, value in kind.header.items()}
-    assert found == expected
-
-
-def test_the_numbers_are_the_bundled_checkpoints() -> None:
-    description = ImageCaptioner.from_pretrained().description
-    measured, accuracy, readme = description.evaluation, prose_of("docs/accuracy.md"), prose_of("README.md")
-    occlusion, calibration, habits = measured.occlusion, measured.calibration, measured.habits
-    assert occlusion is not None and calibration is not None and habits is not None
-    scores = next(scores for scores in measured.scores if (scores.dataset, scores.split) == ("Flickr8k", "validation"))
-    percent = {name: f"{100 * value:.1f}" for name, value in scores.metrics.items()}
-    assert f"| {' | '.join(percent)} | |{'---|' * len(percent)} | {' | '.join(percent.values())} |" in accuracy
-    for name in ("BLEU-4", "METEOR", "CIDEr"):
-        assert f"{name} {percent[name]}" in readme
-    for page in (accuracy, readme):
-        assert f"{scores.images:,} validation images" in page
-        assert f"{occlusion.baseline:.3f}" in page
-    for region, probability in occlusion.occluded.items():
-        assert f"| {region} | {probability:.3f} | {100 * occlusion.changed[region]:.0f} % |" in accuracy
-        assert region.startswith("least") or f"{probability:.3f}" in readme
-    assert f"{occlusion.words:,} content words" in accuracy
-    assert f'"{occlusion.mean_image}": CIDEr {100 * occlusion.mean_image_cider:.1f}' in accuracy
-    bins = zip(calibration.predicted, calibration.observed, calibration.captions, strict=True)
-    rows = " ".join(f"| {predicted:.2f} | {observed:.2f} | {count} |" for predicted, observed, count in bins)
-    assert f"| confidence | better than the median | captions | |---|---|---| {rows} " in accuracy
-    assert f"calibration error is {calibration.error:.3f}" in accuracy
-    assert f"ROC curve is {calibration.auroc_correct:.2f}" in accuracy
-    assert f"{calibration.auroc_ood:.2f} for validation images" in accuracy
-    for said, written in ((habits.said["man"], habits.written["man"]), (habits.words_said, habits.words_written)):
-        assert re.search(rf"says .*{said:.0f} .*writes?.* {written:,.0f}", accuracy)
-    for agreed, so, other in (habits.men, habits.women):
-        assert re.search(rf"{agreed} .*so for {so} and .* for {other}\b", accuracy)
-    assert f"{description.config.vocabulary_size:,} words" in accuracy
-    assert f"{description.config.image_size} pixels" in accuracy
-
-
-def test_the_ablation_is_the_table_of_its_json() -> None:
-    rows, _ = read_rows(ROOT / "train" / "recipes" / "ablation.yaml")
-    found = json.loads(text_of("train/recipes/ablation.json"))
-    assert f"\n\n{table(rows, found['results'], found['not measured'], found['times'])}\n" in text_of(
-        "docs/ablation.md"
-    )
-
-
-def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
-    rows = re.findall(r"^\| .*`(\{encoder.*\})` \|$", text_of("docs/training.md"), re.MULTILINE)
-    assert len(rows) >= 4
-    for row in rows:
-        recipe = tmp_path / "recipe.yaml"
-        recipe.write_text(f"model: {row}\nstages: [{{epochs: 1, learning_rate: 0.001}}]\n")
-        assert Recipe.read(recipe).captioner_config(1000).encoder in row
-
-
-# -- the page ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_pages_limits_are_as_stated() -> None:
-    readme, page = prose_of("README.md"), prose_of("docs/page.md")
-    assert f"{tab_batch.MAX_FILES} photos" in readme and f"{tab_batch.MAX_FILES} photos" in page
-    assert f"{uploads.UPLOAD_TTL // 60} minutes" in page

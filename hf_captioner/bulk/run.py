@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from hf_captioner.bulk.readers import Source, read_sources
 from hf_captioner.bulk.results import CaptionResult, Row, to_row
+from hf_captioner.bulk.resumable import CaptionWriter
 from hf_captioner.bulk.shards import Discovered, NamedImage
-from hf_captioner.bulk.writers import CaptionWriter, open_writer
+from hf_captioner.bulk.writers import open_writer
 from hf_captioner.config import CaptionerConfig, GenerationConfig, GenerationOptions
 from hf_captioner.errors import ImageError
 from hf_captioner.modeling.tokenizer import CaptionTokenizer

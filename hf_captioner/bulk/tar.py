@@ -16,7 +16,10 @@ from hf_captioner.errors import ImageError
 from hf_captioner.images import IMAGE_SUFFIXES
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError)
+TAR_ERRORS = (
+    *(tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError),
+    *(ValueError, OverflowError, RecursionError),  # numbers and names that make no sense
+)
 """What Python's readers raise for a broken tar file."""
 MAX_HEADER_BYTES = 1 << 20
 """The most that a member's headers may have together: one for a long name claims its size itself."""
