@@ -6,8 +6,9 @@ UV := $(VENV)/bin/uv
 DATA ?= ../shared/data/flickr8k
 WEIGHTS ?= ../shared/weights
 OUT ?= runs/flickr8k
+FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo caption test lint types audit train
+.PHONY: setup demo caption test lint types audit fuzz train
 
 # Everything; the page alone needs less.
 setup: $(VENV)/.ready
@@ -45,6 +46,12 @@ types: setup
 # Known vulnerabilities in what is installed; asks the network, which the tests do not.
 audit: setup
 	$(VENV)/bin/uv tool run pip-audit --strict --skip-editable --path $(VENV)/lib/python3*/site-packages
+
+# Every reader of strangers' files, FUZZ_SECONDS each; stops at the first finding. Atheris runs on Linux.
+fuzz: setup
+	$(UV) pip install --quiet --python $(RUN) --group fuzz
+	for target in config tokenizer table tar card image; do \
+		OMP_NUM_THREADS=1 $(RUN) -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; done
 
 # Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypedDict
 from hf_captioner.errors import ConfigError
 
 FORMAT = 1
-"""The version of a checkpoint's JSON files that this code writes; a new field makes the next."""
+"""The version of a checkpoint's JSON files that this code writes; once it was published, a new field makes the next."""
 MODEL_TYPE = "hf-captioner"
 
 DEFAULT_LAYERS = {
