@@ -4,6 +4,7 @@ Arrow unpacks a page as a whole, so the size of every page is read from its head
 sum of them, may lie. A row at a time, since a dictionary lets many rows share one large value.
 """
 
+import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,10 +26,21 @@ def iter_rows(path: str | Path, columns: Sequence[str], groups: Sequence[int] | 
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path, **STREAMED) as table, Path(path).open("rb") as file:
-        chunks = _column_chunks(file)
+        with _as_oserror():
+            chunks = _column_chunks(file)
         for group in range(table.num_row_groups) if groups is None else groups:
-            _check_pages(file, chunks[group], columns)
+            with _as_oserror():
+                _check_pages(file, chunks[group], columns)
             yield from table.iter_batches(1, row_groups=[group], columns=list(columns))
+
+
+@contextlib.contextmanager
+def _as_oserror() -> Iterator[None]:
+    """For a footer that is not nested as Parquet's are."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise OSError("its footer does not describe the columns") from error
 
 
 def _column_chunks(file: BinaryIO) -> list[list[dict[int, Any]]]:
@@ -41,11 +53,8 @@ def _column_chunks(file: BinaryIO) -> list[list[dict[int, Any]]]:
     if length > MAX_FOOTER_BYTES:
         raise OSError(f"its footer has {length:,} bytes, at most {MAX_FOOTER_BYTES:,} are read")
     file.seek(-8 - length, io.SEEK_END)
-    try:
-        footer = _Thrift(io.BytesIO(file.read(length))).struct()
-        return [[column[3] for column in group[1]] for group in footer[4]]
-    except (KeyError, TypeError) as error:
-        raise OSError("its footer does not describe the columns") from error
+    footer = _Thrift(io.BytesIO(file.read(length))).struct()
+    return [[column[3] for column in group[1]] for group in footer[4]]
 
 
 def _check_pages(file: BinaryIO, chunks: Sequence[dict[int, Any]], columns: Sequence[str]) -> None:
