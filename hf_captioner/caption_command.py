@@ -13,8 +13,7 @@ from typing import TypeVar
 
 from hf_captioner.bulk.printable import printable
 from hf_captioner.bulk.readers import read_sources, shards
-from hf_captioner.bulk.results import CaptionResult, Row, SeenKeys, csv_lines, json_lines
-from hf_captioner.bulk.resumable import CaptionWriter
+from hf_captioner.bulk.results import CaptionResult, CaptionWriter, Row, SeenKeys, csv_lines, json_lines
 from hf_captioner.bulk.run import BulkResult, caption_to_writer, run_fingerprint
 from hf_captioner.bulk.shards import Discovered, NamedImage
 from hf_captioner.bulk.writers import open_writer

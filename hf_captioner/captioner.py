@@ -141,7 +141,7 @@ class ImageCaptioner(CaptionModel):
         try:
             return read_pixels(named.image, self.config)
         except ImageError as error:
-            return ImageError(str(error))  # without the traceback, whose frames hold the image's bytes
+            return _without_traceback(error)
 
     def _caption_batch(
         self,
@@ -163,6 +163,15 @@ class ImageCaptioner(CaptionModel):
 
 def _named(images: Iterable[ImageSource]) -> Iterator[NamedImage]:
     return (NamedImage(f"#{index}", image) for index, image in enumerate(images))
+
+
+def _without_traceback(error: ImageError) -> ImageError:
+    """The error and its causes without their tracebacks, whose frames hold the image's bytes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _stacked(pixels: Sequence[Tensor]) -> Tensor:

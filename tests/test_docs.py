@@ -2,10 +2,7 @@
 
 import argparse
 import ast
-import contextlib
-import glob
 import importlib
-import io
 import json
 import re
 import shlex
@@ -17,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from hf_captioner import cli
 from hf_captioner.hub.packaged import bundled_checkpoint
-from tests.bulk.archive import data_set
-from tests.conftest import generated, write_table
+from tests.conftest import generated
 from tests.demo.serving import demo
 from tests.documents import PAGES, ROOT, text_of
 from tests.hub.standin_hub import StandInHub
@@ -176,46 +171,6 @@ def test_every_command_is_understood(page: Path, only_parsing: None, capsys: pyt
         with pytest.raises((Parsed, SystemExit)) as end:
             command_of(module)(arguments)
         assert not getattr(end.value, "code", 0), f"{shlex.join(command)}: {capsys.readouterr().err}"
-
-
-SERVER = "demo"
-"""The command of ours that does not end; tests/demo runs it."""
-
-
-def run_line(words: list[str]) -> int:
-    """`hf-captioner ...` as a shell runs it: file names are expanded, `> FILE` takes what it prints."""
-    target = io.StringIO()
-    if ">" in words:
-        *words, _, path = words
-        target = Path(path).open("w")  # type: ignore[assignment]  # noqa: SIM115
-    expanded = [name for word in words[1:] for name in (sorted(glob.glob(word)) if "*" in word else [word])]  # noqa: PTH207
-    with target, contextlib.redirect_stdout(target):
-        return cli.main(expanded)
-
-
-def test_the_blocks_of_the_readme_and_of_scale_run_in_order_in_one_folder(
-    folder: Path, online: StandInHub, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By the bundled captioner; what fetches the package from the network, the page's server and Ray are left out."""
-    (folder / "archive").mkdir()
-    generated(3).save(folder / "archive" / "c.jpg")
-    data_set(2).to_parquet(folder / "photos.parquet")
-    (folder / "DATA").mkdir()
-    write_table(folder / "DATA", ["train"] * 8 + ["validation"] * 4, kinds=4)
-    namespace: dict[str, Any] = {}
-    ran = []
-    pages = text_of("README.md") + text_of("docs/scale.md")
-    for kind, block in re.findall(r"```(sh|python)\n(.*?)```", pages, re.DOTALL):
-        if kind == "python":
-            exec(compile(block, "a page", "exec"), namespace)
-            continue
-        for line in block.splitlines():
-            words = shlex.split(line, comments=True)
-            if words[0] == "hf-captioner" and words[1] != SERVER and "--engine" not in words:
-                assert run_line(words) == 0, f"{line}: {capsys.readouterr().err}"
-                ran.append(words[1])
-    assert {"caption", "train", "evaluate", "push"} <= set(ran)
-    assert ("models", "me/mine") in online.repositories
 
 
 # -- links and names ---------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 import csv
 import io
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -91,6 +91,25 @@ class SeenKeys:
 
 def _hash(name: str) -> int:
     return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class CaptionWriter(Protocol):
+    """Where captions are written."""
+
+    @property
+    def done(self) -> SeenKeys:
+        """The names of the images whose rows were there before."""
+
+    @property
+    def failed(self) -> int:
+        """How many of them are failures."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows. Raises OSError where that fails; the rows from before are then still whole."""
+
+    def finish(self) -> int:
+        """To be called once every image was read. Failures that were to be tried again and were not among the images
+        get their rows back; returns how many."""
 
 
 def unwritable(table: Path, error: OSError) -> OSError:

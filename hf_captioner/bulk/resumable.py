@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -20,25 +20,6 @@ from hf_captioner import atomic
 from hf_captioner.bulk.parts import ROWS_PER_PART
 from hf_captioner.bulk.results import Row, SeenKeys, as_given, containers, is_failure, json_lines
 from hf_captioner.errors import ConfigError
-
-
-class CaptionWriter(Protocol):
-    """Where captions are written."""
-
-    @property
-    def done(self) -> SeenKeys:
-        """The names of the images whose rows were there before."""
-
-    @property
-    def failed(self) -> int:
-        """How many of them are failures."""
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Add rows. Raises OSError where that fails; the rows from before are then still whole."""
-
-    def finish(self) -> int:
-        """To be called once every image was read. Failures that were to be tried again and were not among the images
-        get their rows back; returns how many."""
 
 
 class ResumableWriter(ABC):

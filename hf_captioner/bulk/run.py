@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hf_captioner.bulk.readers import Source, read_sources
-from hf_captioner.bulk.results import CaptionResult, Row, to_row
-from hf_captioner.bulk.resumable import CaptionWriter
+from hf_captioner.bulk.results import CaptionResult, CaptionWriter, Row, to_row
 from hf_captioner.bulk.shards import Discovered, NamedImage
 from hf_captioner.bulk.writers import open_writer
 from hf_captioner.config import CaptionerConfig, GenerationConfig, GenerationOptions
