@@ -206,18 +206,19 @@ class GenerationConfig(ValidatedConfig):
     num_alternatives: int = 5
     """Most probable words reported for each place of the caption, of those that may stand in it."""
 
-    most: ClassVar[dict[str, int]] = {
-        "num_beams": 100,
-        "num_return_sequences": 100,
-        "max_length": 200,
-        "num_alternatives": 100,
-        "no_repeat_ngram_size": 200,
-        "top_k": 1_000_000,
-        "diversity_penalty": 100,
-        "length_penalty": 10,
-        "seed": (1 << 63) - 1,
+    bounds: ClassVar[dict[str, tuple[int, int]]] = {
+        "num_beams": (1, 100),
+        "num_return_sequences": (1, 100),
+        "num_beam_groups": (1, 100),
+        "max_length": (1, 200),
+        "num_alternatives": (0, 100),
+        "no_repeat_ngram_size": (0, 200),
+        "length_penalty": (0, 10),
+        "diversity_penalty": (0, 100),
+        "top_k": (0, 1_000_000),
+        "seed": (0, (1 << 63) - 1),
     }
-    """The largest value of each field that has one; what they may come to together is in
+    """Least and largest value of each field that has both; what they may come to together is in
     `modeling/generation_settings.py`."""
 
     def __post_init__(self) -> None:
@@ -231,19 +232,8 @@ class GenerationConfig(ValidatedConfig):
         return self.num_return_sequences if self.do_sample else self.num_beams
 
     def _check(self) -> None:
-        for name in ("num_beams", "num_return_sequences", "max_length", "num_beam_groups"):
-            self._require(getattr(self, name) >= 1, name, "at least 1")
-        for name in (
-            "no_repeat_ngram_size",
-            "top_k",
-            "seed",
-            "num_alternatives",
-            "diversity_penalty",
-            "length_penalty",
-        ):
-            self._require(getattr(self, name) >= 0, name, "at least 0")
-        for name, most in self.most.items():
-            self._require(getattr(self, name) <= most, name, f"at most {most:,}")
+        for name, (least, most) in self.bounds.items():
+            self._require(least <= getattr(self, name) <= most, name, f"{least} to {most:,}")
         self._require(
             len(self.prefix) <= MAX_PREFIX_CHARACTERS, "prefix", f"at most {MAX_PREFIX_CHARACTERS:,} characters"
         )

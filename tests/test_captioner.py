@@ -144,7 +144,7 @@ def test_prefix_and_bad_words(tiny_captioner: ImageCaptioner, image: Image.Image
         ({"bad_words": ["red shirt"]}, ConfigError, r"'red shirt', which is more than one word"),
         ({"bad_words": "red shirt"}, ConfigError, r"'red shirt', which is more than one word"),
         ({"bad_words": 5}, ConfigError, r"bad_words is 5; expected tuple\[str, \.\.\.\]"),
-        ({"num_beams": 10_000}, ConfigError, r"num_beams is 10000; expected at most 100"),
+        ({"num_beams": 10_000}, ConfigError, r"num_beams is 10000; expected 1 to 100"),
         (
             {"num_beams": 2, "num_return_sequences": 3},
             ConfigError,

@@ -260,7 +260,7 @@ def test_sampling_from_the_likeliest_alone_is_greedy() -> None:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"num_beams": 0}, "num_beams is 0; expected at least 1"),
+        ({"num_beams": 0}, "num_beams is 0; expected 1 to 100"),
         ({"num_return_sequences": 4}, r"num_return_sequences is 4; expected at most num_beams \(3\)"),
         ({"num_beams": 4, "num_beam_groups": 3}, r"num_beam_groups is 3; expected a divisor of num_beams \(4\)"),
         ({"min_length": 9, "max_length": 5}, r"min_length is 9; expected 0 to max_length \(5\)"),
@@ -269,7 +269,7 @@ def test_sampling_from_the_likeliest_alone_is_greedy() -> None:
         ({"num_beams": True}, "num_beams is True; expected int"),
         ({"bad_words": {"dog"}}, "bad_words is {'dog'}; expected tuple"),
         *(
-            ({name: 10_000}, rf"{name} is 10000; expected at most \d+")
+            ({name: 10_000}, rf"{name} is 10000; expected [01] to \d+\.")
             for name in ("num_beams", "max_length", "num_return_sequences", "num_alternatives", "length_penalty")
         ),
         ({"min_length": 10_000}, r"min_length is 10000; expected 0 to max_length \(20\)"),
@@ -285,7 +285,9 @@ def test_a_search_that_makes_no_sense_is_refused(fields: dict[str, Any], complai
 
 
 def test_the_largest_settings_are_searched_and_give_finite_scores() -> None:
-    most = {name: GenerationConfig.most[name] for name in ("num_alternatives", "length_penalty", "diversity_penalty")}
+    most = {
+        name: GenerationConfig.bounds[name][1] for name in ("num_alternatives", "length_penalty", "diversity_penalty")
+    }
     for hypothesis in find(Toy(6), 0, num_beams=100, num_return_sequences=100, num_beam_groups=50, **most)[0]:
         assert math.isfinite(hypothesis.score) and all(math.isfinite(p) for p in hypothesis.log_probs)
 

@@ -61,7 +61,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     [
         (["--split", "train"], 1, "has no train split"),
         (["--model", "./gone"], 1, "There is no folder ./gone"),
-        (["--num-beams", "0"], 2, "num_beams is 0; expected at least 1"),
+        (["--num-beams", "0"], 2, "num_beams is 0; expected 1 to 100"),
         (["--device", "abacus"], 2, "device is 'abacus'"),
         (["--num-beams", "2", "--limit", "3", "--write-results"], 2, "leave out num_beams, limit"),
     ],
