@@ -1,7 +1,6 @@
 """Archives and tables of strangers: what they claim takes no memory, what they name outside themselves is not read."""
 
 import io
-import lzma
 import os
 import struct
 import tarfile
@@ -17,7 +16,7 @@ from hf_captioner import ImageError, iter_images
 from hf_captioner.bulk import parquet, shards
 from hf_captioner.bulk.shards import NamedImage, next_batch
 from tests import forked
-from tests.bulk.archive import encoded, write_tar
+from tests.bulk.archive import encoded
 from tests.bulk.test_run import rows_of
 from tests.conftest import generated
 
@@ -64,8 +63,15 @@ def global_headers(path: Path) -> None:
 
 
 def torn_xz(path: Path) -> None:
-    whole = lzma.compress(write_tar(path, 20).read_bytes())
-    path.write_bytes(whole[:100] + b"\xff" * 60 + whole[160:])
+    """Damaged in its middle, so that it is a tar file until then."""
+    with tarfile.open(path, "w:xz", preset=0) as tar:
+        for index in range(20):
+            member = tarfile.TarInfo(f"{index}.jpg")
+            member.size = 100_000
+            tar.addfile(member, io.BytesIO(os.urandom(50_000).hex().encode()))
+    content = bytearray(path.read_bytes())
+    content[500_000:500_600] = bytes(600)
+    path.write_bytes(content)
 
 
 def long_name(path: Path) -> None:
