@@ -16,10 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from hf_captioner import __version__, caption_command, push_command
-from hf_captioner.bulk.printable import printable
 from hf_captioner.bulk.results import CSV_COLUMNS
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CaptionerError, ConfigError, require_extra
+from hf_captioner.errors import CaptionerError, ConfigError, one_line, require_extra
 from hf_captioner.generation_flags import add_generation_flags, given_generation
 from hf_captioner.modeling.device import DTYPES
 from hf_captioner.training.command import TRAINING_PACKAGES, add_data_permissions
@@ -63,7 +62,7 @@ class StderrHandler(logging.Handler):
     """Messages on stderr, above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(f"hf-captioner: {printable(self.format(record))}", file=sys.stderr)
+        tqdm.write(f"hf-captioner: {one_line(self.format(record))}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,16 +15,19 @@ MAX_MESSAGE = 2000
 """Characters of a message, which may repeat what a file holds."""
 
 
+def one_line(text: str) -> str:
+    r"""Text that breaks no line and paints no terminal: of what cannot be printed it has the escape, `\u001b`."""
+    return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)
+
+
 class CaptionerError(ValueError):
     """The base of them all: catch it to catch whatever the package itself raises.
 
-    What a message repeats of names and files breaks no line and paints no terminal: of a character that cannot be
-    printed it holds the escape.
+    What a message repeats of names and files is `one_line`, cut at MAX_MESSAGE.
     """
 
     def __init__(self, message: str = "") -> None:
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message[:MAX_MESSAGE])
-        super().__init__(shown + "..." * (len(message) > MAX_MESSAGE))
+        super().__init__(one_line(message[:MAX_MESSAGE]) + "..." * (len(message) > MAX_MESSAGE))
 
 
 class ConfigError(CaptionerError):

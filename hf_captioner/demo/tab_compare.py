@@ -25,6 +25,9 @@ from hf_captioner.modeling.generation import StoppingCriteria
 MAX_COMPARED_BYTES = 1 << 28
 """Weights of a compared model; up to three of them are in memory at once, in float32."""
 
+MAX_NAME_SHOWN = 100
+"""Characters of a visitor's model that a message repeats."""
+
 
 def compare_tab(captioner: ImageCaptioner, visits: Visits, *, allow_folders: bool) -> None:
     """Build the tab inside the page being built. allow_folders: also for visitors from elsewhere."""
@@ -90,7 +93,7 @@ def load_captioner(
     Nothing of a repository stays on the disk, or visitors could fill it. Raises CheckpointError, ConfigError.
     """
     if not folders:
-        with one_sentence(name):
+        with one_sentence(name[:MAX_NAME_SHOWN]):
             validate_repo_id(name)
         if "/" not in name or Path(name).exists():
             raise CheckpointError(f"{name} is no Hub id.")
@@ -111,7 +114,8 @@ def load_error(name: str, error: CheckpointError | ConfigError, *, folders: bool
     if isinstance(error, ConfigError):
         return str(error)
     if not folders:
-        return f"{name} could not be loaded. Expected the owner/name of a public captioner on the Hugging Face Hub."
+        shown = name[:MAX_NAME_SHOWN]
+        return f"{shown} could not be loaded. Expected the owner/name of a public captioner on the Hugging Face Hub."
     match error.__cause__:
         case LocalEntryNotFoundError(__cause__=HfHubHTTPError()):
             return str(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.errors import CaptionerError, CheckpointError, ConfigError, MissingExtraError, require_extra
+from hf_captioner.errors import CaptionerError, CheckpointError, ConfigError, MissingExtraError, one_line, require_extra
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.training.data import Record, load_split, readable_records
 from hf_captioner.training.hub_data import hub_id
@@ -127,4 +127,4 @@ def _log_to_stderr() -> None:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(one_line(self.format(record)), file=sys.stderr)

@@ -17,7 +17,7 @@ from hf_captioner.images import open_image
 from hf_captioner.training.hub_data import local_data
 from hf_captioner.training.image_files import find_images
 from hf_captioner.training.layouts import read_rows
-from hf_captioner.training.rows import MAX_CAPTION, Row, complain, listed, printable, read_text, split_named
+from hf_captioner.training.rows import MAX_CAPTION, Row, complain, listed, read_text, shortened, split_named
 
 UNPACKED = "images"
 """Folder beside splits.json for the images of Parquet files."""
@@ -103,7 +103,7 @@ def readable_records(records: Sequence[Record], *, skip_broken: bool) -> list[Re
         try:
             open_image(record.path, min_side=SMALL)
         except ImageError as error:
-            faults[record.path] = printable(error)
+            faults[record.path] = shortened(error)
     kept = [record for record in records if record.path not in faults]
     if faults and not (skip_broken and kept):
         raise DataError(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hf_captioner.errors import DataError
+from hf_captioner.errors import DataError, one_line
 
 SPLITS = {
     "train": "train",
@@ -35,7 +35,7 @@ def read_text(file: Path) -> str:
 def split_named(name: str, file: Path) -> str:
     """The split that a data set calls `name`. Raises DataError."""
     if not isinstance(name, str) or name not in SPLITS:
-        raise DataError(f"{file} has the split {printable(name)!r}; expected one of {', '.join(SPLITS)}.")
+        raise DataError(f"{file} has the split {shortened(name)!r}; expected one of {', '.join(SPLITS)}.")
     return SPLITS[name]
 
 
@@ -54,11 +54,10 @@ def complain(what: str, names: Iterable[Any]) -> None:
 def listed(names: Iterable[Any]) -> str:
     """The first ten of some names, as they may be printed: a data set's may hold anything."""
     first = list(itertools.islice(names, 11))
-    return ", ".join([*map(printable, first[:10]), *(["..."] if len(first) > 10 else [])])
+    return ", ".join([*map(shortened, first[:10]), *(["..."] if len(first) > 10 else [])])
 
 
-def printable(name: Any) -> str:
+def shortened(name: Any) -> str:
     """A name as it may be printed: short, on one line, without control characters."""
-    text = str(name)
-    text = text if text.isprintable() else repr(text)
+    text = one_line(str(name))
     return text if len(text) <= 100 else f"{text[:97]}..."
