@@ -38,6 +38,7 @@ from hf_captioner.training.command import (
 )
 from hf_captioner.training.data import Record
 from hf_captioner.training.feature_cache import encoded
+from hf_captioner.training.rows import counted
 
 TRAINING_SAMPLE = 2000
 """Training images from which the mean and the principal directions are estimated."""
@@ -170,8 +171,8 @@ def calibrate(
 
     if len(validation) < FEWEST:
         raise DataError(
-            f"{len(validation)} validation images are too few to fit a confidence; expected at least {FEWEST}, better "
-            "100 or more; without it a captioner captions as well."
+            f"Found {counted(len(validation), 'validation image')} to fit a confidence; expected at least {FEWEST}, "
+            "better 100 or more; without it a captioner captions as well."
         )
     hidden_size = captioner.config.hidden_size
     sample = [record.path for record in train[:: max(1, len(train) // TRAINING_SAMPLE)]]

@@ -95,7 +95,7 @@ def measured_split(
     records = readable_records(records, skip_broken=options.skip_broken_images)
     found = known_words(records, captioner.tokenizer, split)
     if found.unknown:
-        logger.info("%s captions: %s", split, found)
+        logger.info("%s captions: %s", "training" if split == "train" else split, found)
     return records
 
 

@@ -17,7 +17,7 @@ from hf_captioner.images import open_image
 from hf_captioner.training.hub_data import local_data
 from hf_captioner.training.image_files import find_images
 from hf_captioner.training.layouts import read_rows
-from hf_captioner.training.rows import MAX_CAPTION, Row, complain, listed, read_text, shortened, split_named
+from hf_captioner.training.rows import MAX_CAPTION, Row, complain, counted, listed, read_text, shortened, split_named
 
 UNPACKED = "images"
 """Folder beside splits.json for the images of Parquet files."""
@@ -60,13 +60,15 @@ def load_records(
     for name, caption, split in rows:
         captions.setdefault(name, []).append(caption.strip())
         splits.setdefault(name, set()).update([split] if split else [])
-    complain("images are in two splits", (name for name in splits if len(splits[name]) > 1))
+    several = (name for name in splits if len(splits[name]) > 1)
+    complain("images in two splits", several, "leave each in one")
     inside = [root.resolve(), local.home.resolve()]
     found = find_images(root, list(captions), inside, allow_outside=allow_outside_paths)
     if not any(splits.values()):
         chosen = _seeded_splits(list(captions), split_file, seed)
     else:
-        complain("images have no split where others have one", (name for name in splits if not splits[name]))
+        without = (name for name in splits if not splits[name])
+        complain("images without a split where others have one", without, "give each image a split, or none")
         chosen = {name: next(iter(names)) for name, names in splits.items()}
     return _with_words([Record(found[name], tuple(captions[name]), chosen[name]) for name in captions])
 
@@ -99,7 +101,7 @@ def readable_records(records: Sequence[Record], *, skip_broken: bool) -> list[Re
     Raises DataError for a broken image unless `skip_broken`, and where no image is left.
     """
     faults: dict[Path, str] = {}
-    for record in tqdm(records, desc="check images", unit="image", dynamic_ncols=True, leave=False):
+    for record in tqdm(records, desc="check images", unit=" images", dynamic_ncols=True, leave=False):
         try:
             open_image(record.path, min_side=SMALL)
         except ImageError as error:
@@ -117,12 +119,14 @@ def readable_records(records: Sequence[Record], *, skip_broken: bool) -> list[Re
 
 def _check_captions(rows: Iterable[Row]) -> None:
     """Raise DataError for captions that no captioner can learn from."""
-    complain("image names are not text", {repr(name) for name, _, _ in rows if not isinstance(name, str)})
+    nameless = {repr(name) for name, _, _ in rows if not isinstance(name, str)}
+    complain("image names that are not text", nameless, "write the file names as strings")
     numbers = {f"{name} ({caption!r})" for name, caption, _ in rows if not _is_text(caption)}
-    complain("captions are not text", numbers)
-    complain("images have an empty caption", {name for name, caption, _ in rows if not caption.strip()})
+    complain("captions that are not text", numbers, "write sentences, or remove them")
+    empty = {name for name, caption, _ in rows if not caption.strip()}
+    complain("images with an empty caption", empty, "write sentences, or remove them")
     long = {name for name, caption, _ in rows if len(caption) > MAX_CAPTION}
-    complain(f"images have a caption of more than {MAX_CAPTION:,} characters", long)
+    complain(f"images with a caption of more than {MAX_CAPTION:,} characters", long, "check the file's quotes")
 
 
 def _is_text(caption: Any) -> bool:
@@ -138,14 +142,13 @@ def _with_words(records: Sequence[Record]) -> list[Record]:
         return list(records)
     without = [record.path.name for record, captions in kept if not captions]
     if len(without) == len(records):
-        examples = listed(record.captions[0] for record in records)
+        examples = listed(dict.fromkeys(record.captions[0] for record in records))
         raise DataError(f"No caption holds a word, only figures and signs: {examples}; expected sentences.")
     logger.warning(
-        "%d captions hold no word, only figures or signs, and are left out: of %s. %d images have no other caption and "
-        "are left out with them.",
-        sum(len(record.captions) - len(captions) for record, captions in kept),
+        "Left out: %s without a word, of figures or signs only (%s), and with them %s that had no other.",
+        counted(sum(len(record.captions) - len(captions) for record, captions in kept), "caption"),
         listed(record.path.name for record in lost),
-        len(without),
+        counted(len(without), "image"),
     )
     return [replace(record, captions=captions) for record, captions in kept if captions]
 

@@ -19,7 +19,8 @@ def find_images(root: Path, names: Sequence[str], inside: Sequence[Path], *, all
     missing = [name for name in names if name not in found]
     if missing:
         found |= _by_base_name(root, missing)
-    complain("images are missing", (name for name in names if name not in found))
+    missing = (name for name in names if name not in found)
+    complain("captions of missing images", missing, "add the images, or remove these captions")
     outside = [] if allow_outside else [name for name in names if not _lies_in(found[name], inside)]
     if outside:
         raise DataError(
@@ -38,7 +39,8 @@ def _by_base_name(root: Path, names: Iterable[str]) -> dict[str, Path]:
             everywhere.setdefault(path.stem, []).append(path)
     found = {name: everywhere[Path(name).name] for name in names if Path(name).name in everywhere}
     ambiguous = {name: [str(path.relative_to(root)) for path in paths] for name, paths in found.items() if paths[1:]}
-    complain("image names fit several files", (f"{name} ({', '.join(paths)})" for name, paths in ambiguous.items()))
+    several = (f"{name} ({', '.join(paths)})" for name, paths in ambiguous.items())
+    complain("image names that several files have", several, "write their paths from the data's folder on")
     return {name: path for name, (path,) in found.items()}
 
 

@@ -94,7 +94,8 @@ def _read_tokens(file: Path) -> list[Row]:
             rows += [(name, caption, split) for split in splits.get(name, ())]
         else:
             rows.append((name, caption, None))
-    complain("images of the split files have no caption", set(splits) - {name for name, _, _ in rows})
+    without = set(splits) - {name for name, _, _ in rows}
+    complain("images in its split files that have no caption", without, "caption them, or take them off these files")
     return rows
 
 

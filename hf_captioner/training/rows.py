@@ -44,11 +44,16 @@ def split_in(stem: str) -> str | None:
     return next((split for word, split in SPLITS.items() if word in stem.lower()), None)
 
 
-def complain(what: str, names: Iterable[Any]) -> None:
-    """Raise DataError where there are any: their count, what is wrong with them, and the first ten."""
+def complain(what: str, names: Iterable[Any], remedy: str) -> None:
+    """Raise DataError where there are any: what is wrong with them, their count, the first ten, and what to do."""
     faults = sorted(names)
     if faults:
-        raise DataError(f"{len(faults)} {what}: {listed(faults)}.")
+        raise DataError(f"The data has {what} ({len(faults)}): {listed(faults)}; {remedy}.")
+
+
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def listed(names: Iterable[Any]) -> str:

@@ -42,6 +42,7 @@ from hf_captioner.training.losses import CrossEntropy, LossOutput, SelfCritical
 from hf_captioner.training.optimization import build_average, build_optimizer, set_learning_rate
 from hf_captioner.training.recipe import FROM_BACKBONE, FURTHER, Recipe, Stage
 from hf_captioner.training.rewards import Bleu4, CiderD
+from hf_captioner.training.rows import counted
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +110,10 @@ class Trainer:
         self.train, given = learnable(self.train, tokenizer, found), self.train
         captions, kept = (sum(len(record.captions) for record in records) for records in (given, self.train))
         if kept < captions:
+            images = counted(len(given) - len(self.train), "image")
             self._log(
-                f"{captions - kept} of {captions} training captions hold no word that the captioner has, and are left "
-                f"out; {len(given) - len(self.train)} images with them"
+                f"left out: {captions - kept:,} of {captions:,} training captions, without a word that the captioner "
+                f"has, and with them {images} that had no other"
             )
 
     def run(self) -> None:

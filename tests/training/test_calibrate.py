@@ -126,9 +126,9 @@ def test_an_empty_folder_is_one_sentence(checkpoint: Path, tmp_path: Path, capsy
     [
         (32, 12, ""),
         (1, 10, ""),
-        (3, 3, "3 validation images are too few to fit a confidence; expected at least 10"),
-        (2, 2, "2 validation images are too few"),
-        (1, 1, "1 validation images are too few"),
+        (3, 3, "Found 3 validation images to fit a confidence; expected at least 10"),
+        (2, 2, "Found 2 validation images to fit"),
+        (1, 1, "Found 1 validation image to fit"),
         (0, 12, "has no train split"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_photograph_without_a_caption_changes_nothing(
     table = write_table(tmp_path, ["train"] * 4 + ["validation"] * 12)
     table.write_text(table.read_text().replace(f"0.png,{SENTENCES[0]}", "0.png,", 1))
     assert main(["--data", str(table), "--model", str(own), "--write"]) == 1
-    assert "1 images have an empty caption: 0.png" in capsys.readouterr().err
+    assert "images with an empty caption (1): 0.png;" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in own.iterdir()} == before
 
 

@@ -161,16 +161,20 @@ def test_faults_are_named_ten_at_a_time(tmp_path: Path) -> None:
     names = [f"{i:02}.jpg" for i in range(12)]
     files(tmp_path, ["kept.jpg"])
     (tmp_path / "captions.txt").write_text(lines("image,caption", "kept.jpg,A dog", *(f"{n},A dog" for n in names)))
-    with pytest.raises(DataError, match=r"12 images are missing: 00\.jpg, .*, 09\.jpg, \.\.\."):
+    with pytest.raises(DataError, match=r"missing images \(12\): 00\.jpg, .*, 09\.jpg, \.\.\.; add"):
         load_records(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file", "text", "complaint"),
     [
-        ("captions.txt", "image,caption\na.jpg,\n", r"1 images have an empty caption: a\.jpg"),
-        ("my.csv", "path,caption,split\na.jpg,x,train\na.jpg,y,val\n", r"1 images are in two splits: a\.jpg"),
-        ("my.csv", "path,caption,split\na.jpg,x,train\nb.jpg,y,\n", r"no split where others have one: b\.jpg"),
+        ("captions.txt", "image,caption\na.jpg,\n", r"images with an empty caption \(1\): a\.jpg;"),
+        ("my.csv", "path,caption,split\na.jpg,x,train\na.jpg,y,val\n", r"images in two splits \(1\): a\.jpg;"),
+        (
+            "my.csv",
+            "path,caption,split\na.jpg,x,train\nb.jpg,y,\n",
+            r"without a split where others have one \(1\): b\.jpg;",
+        ),
         ("my.csv", "path,caption,split\na.jpg,x,tset\n", "split 'tset'; expected one of train"),
         ("my.csv", "file,text\na.jpg,x\n", r"columns \['file', 'text'\]; expected `path`"),
         ("captions.txt", "image,caption\n", "holds no captions"),
@@ -192,7 +196,7 @@ def test_a_split_without_captions_is_named(tmp_path: Path) -> None:
     flickr(tmp_path)
     with (tmp_path / "Flickr_8k.trainImages.txt").open("a") as file:
         file.write("z.jpg\n")
-    with pytest.raises(DataError, match=r"1 images of the split files have no caption: z\.jpg"):
+    with pytest.raises(DataError, match=r"images in its split files that have no caption \(1\): z\.jpg;"):
         load_records(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         load_records(tmp_path / "gone")

@@ -49,14 +49,14 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> str:
     return line.rpartition("\r")[2]
 
 
-EMOJI = ["🐶", "🐱🐱", "🌳 ❤️", "👍", "🎉", "😀", "⛵", "🚲", "🌧️", "5"]
+EMOJI = ["🐶", "🐶", "🐱🐱", "🌳 ❤️", "👍", "🎉", "😀", "⛵", "🚲", "🌧️", "5"]
 CHINESE = ["一只狗在草地上奔跑", "两个孩子在海滩上玩", "一个男人爬墙", "黑狗跳过栅栏", "女孩笑了"] * 2
 
 
 @pytest.mark.parametrize(
     ("captions", "start", "complaint"),
     [
-        (EMOJI, "init", "No caption holds a word, only figures and signs: 🐶"),
+        (EMOJI, "init", "No caption holds a word, only figures and signs: 🐶, 🐱🐱"),
         (EMOJI, "backbone", "No caption holds a word"),
         (CHINESE, "init", "Not one word of the validation captions is among the"),
         ([*SENTENCES, CHINESE[0]], "init", "Not one word of the validation captions is among the"),
@@ -66,11 +66,11 @@ CHINESE = ["一只狗在草地上奔跑", "两个孩子在海滩上玩", "一个
             "backbone",
             "No word occurs 4 times in the 3 words given. Give more",
         ),
-        ([5, "A dog"], "init", "captions are not text: 0.png (5)"),
-        ([["A dog", 5], "A dog"], "init", "captions are not text: 0.png (5)"),
-        (["\ud800", "A dog"], "init", "captions are not text"),
-        ([" ", "A dog"], "init", "have an empty caption: 0.png"),
-        (["dog " * 100_000, "A dog"], "init", "more than 10,000 characters: 0.png"),
+        ([5, "A dog"], "init", "captions that are not text (1): 0.png (5); write"),
+        ([["A dog", 5], "A dog"], "init", "captions that are not text (1): 0.png (5); write"),
+        (["\ud800", "A dog"], "init", "captions that are not text (1)"),
+        ([" ", "A dog"], "init", "images with an empty caption (1): 0.png;"),
+        (["dog " * 100_000, "A dog"], "init", "more than 10,000 characters (1): 0.png;"),
         (["A dog"], "init", "found 0 and 1; give more, or name each image's split"),
     ],
 )
@@ -108,10 +108,12 @@ def test_some_of_them_are_left_out_and_counted(
     data = folder_of(tmp_path / "data", captions)
     assert train(data, checkpoint) == 0
     error = capsys.readouterr().err
-    assert "3 captions hold no word, only figures or signs, and are left out: of 0.png, 1.png. 1 images" in error
+    assert (
+        "Left out: 3 captions without a word, of figures or signs only (0.png, 1.png), and with them 1 image " in error
+    )
     assert "the most frequent: zebra (3), " in error and "quagga (1)" in error
     assert "validation captions: 1 of 4 words (25.0 %) are not among the" in error
-    assert "2 of 4 training captions hold no word that the captioner has, and are left out; 1 images with them" in error
+    assert "left out: 2 of 4 training captions, without a word that the captioner has, and with them 1 image " in error
     (own,) = ImageCaptioner.from_pretrained(tmp_path / "out" / "best").evaluation.trained_on
     assert (own.images, own.captions) == (2, 2)
     assert report.main(["--data", str(data), "--model", str(checkpoint), "--out", str(tmp_path / "r.html")]) == 0
@@ -171,7 +173,9 @@ def test_a_name_that_two_files_have_is_not_guessed(tmp_path: Path) -> None:
         (data / name).mkdir()
         generated(0).save(data / name / "twice.png")
     (data / "metadata.jsonl").write_text('{"file_name": "twice.png", "text": "A dog", "split": "train"}\n')
-    with pytest.raises(DataError, match=r"1 image names fit several files: twice\.png \(a/twice\.png, b/twice\.png\)"):
+    with pytest.raises(
+        DataError, match=r"image names that several files have \(1\): twice\.png \(a/twice\.png, b/twice\.png\)"
+    ):
         load_records(data)
 
 
@@ -209,11 +213,11 @@ KARPATHY = {"filename": "0.png", "split": "val", "sentences": [{"raw": "A dog"}]
         ("metadata.jsonl", '{"file_name": "0.png", "text": "A dog", "split": ["train"]}', "has the split"),
         ("metadata.jsonl", "[" * 100_000, "line 1: RecursionError"),
         ("metadata.jsonl", "", "holds no captions"),
-        ("metadata.jsonl", json.dumps({"file_name": "x" * 5000, "text": "A dog"}), "images are missing: xxx"),
+        ("metadata.jsonl", json.dumps({"file_name": "x" * 5000, "text": "A dog"}), "missing images (1): xxx"),
         (
             "metadata.jsonl",
             json.dumps({"file_name": "\x1b[2Jgone\n", "text": "A dog"}),
-            r"missing: \u001b[2Jgone\u000a",
+            r"missing images (1): \u001b[2Jgone\u000a",
         ),
         (
             "dataset.json",
