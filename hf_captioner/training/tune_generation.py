@@ -22,7 +22,7 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import DataError
-from hf_captioner.hub.evaluation import Evaluation
+from hf_captioner.hub.evaluation import FEW_IMAGES, Evaluation
 from hf_captioner.modeling.encoder import FeatureMap
 from hf_captioner.training.command import (
     checkpoint_folder,
@@ -34,6 +34,7 @@ from hf_captioner.training.command import (
 from hf_captioner.training.data import Record
 from hf_captioner.training.evaluate import describe, score
 from hf_captioner.training.feature_cache import encoded
+from hf_captioner.training.rows import counted
 
 BEAMS = (1, 3, 5)
 LENGTH_PENALTIES = (0.7, 0.8, 0.9, 1.0)
@@ -133,6 +134,9 @@ def _run(options: argparse.Namespace) -> None:
     columns = ["image size", *TUNED, *OBJECTIVE, *found[0].described]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     print("\n".join(trial.row() for trial in found))
+    print(f"\nThe first row is the best on {counted(len(records), 'validation image')}.")
+    if len(records) < FEW_IMAGES:
+        print(f"On so few the choice is chance; {FEW_IMAGES} or more are better.")
     if folder is not None:
         tuned = at_image_size(captioner, found[0].image_size)
         tuned.generation_config = found[0].generation_config
