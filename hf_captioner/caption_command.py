@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
         raise _no_image(options.paths)
     if failed:
         earlier = f", {result.failed_before} of them in an earlier run; --retry-failed reads these again"
+        if options.retry_failed:  # it has read again what it found
+            earlier = f", {result.failed_before} of them in an earlier run and not among the images given now"
         logger.warning("%d of %d images failed%s.", failed, total, earlier if result.failed_before else "")
     return 1 if failed else 0
 

@@ -12,6 +12,7 @@ import pytest
 from hf_captioner import ImageCaptioner, ImageError, caption_many
 from hf_captioner.bulk.results import to_row
 from hf_captioner.bulk.writers import FORMATS, open_writer
+from hf_captioner.cli import main
 from tests import forked
 from tests.bulk.archive import write_tar
 from tests.bulk.test_run import rows_of
@@ -125,3 +126,21 @@ def test_the_real_command_killed_again_and_again(checkpoint: Path, tmp_path: Pat
     rows = rows_of(out)
     assert sorted(str(row["path"]) for row in rows) == list(map(str, paths))
     assert [row["path"] for row in rows if row["error"]] == [str(paths[0])]
+
+
+def test_a_failed_image_that_is_there_no_more_is_not_promised_another_try(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    generated(1).save(folder / "a.png")
+    (folder / "b.png").write_text("no image")
+    command = ["caption", str(folder), "--model", str(checkpoint), "--out", str(tmp_path / "t.csv"), "--num-beams", "1"]
+    assert main(command) == 1
+    (folder / "b.png").unlink()
+    assert main(command) == 1
+    assert "--retry-failed reads these again" in capsys.readouterr().err
+    assert main([*command, "--retry-failed"]) == 1
+    said = capsys.readouterr().err
+    assert "1 of 2 images failed, 1 of them in an earlier run and not among the images given now" in said
+    assert "--retry-failed" not in said
