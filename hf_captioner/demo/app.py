@@ -89,8 +89,9 @@ def measured_summary(evaluation: Evaluation) -> str:
     if occlusion is None:
         return limits
     most, random = (percent(occlusion.occluded[region]) for region in OCCLUDED_REGIONS[:2])
+    photos = f"{occlusion.images:,} photo{'s' * (occlusion.images != 1)}"
     return (
-        f"Tested on {occlusion.images:,} photos: when the fifth that a word looked at most is covered, the word's "
+        f"Tested on {photos}: when the fifth that a word looked at most is covered, the word's "
         f"probability falls from {percent(occlusion.baseline)} to {most}; when a random fifth is, to {random}. {limits}"
     )
 

@@ -46,6 +46,8 @@ def card_of(captioner: ImageCaptioner, evaluation: Evaluation) -> ModelCard:
 def test_few_images_are_a_warning_and_no_result_to_compare(tiny_captioner: ImageCaptioner) -> None:
     few, enough = (card_of(tiny_captioner, evaluated(images)) for images in (FEW_IMAGES - 1, FEW_IMAGES))
     assert few.data.eval_results is None and "88.6" in few.text
+    one = card_of(tiny_captioner, evaluated(1)).text
+    assert "validation split, 1 image, " in one and "only 1 image." in one and "1 images" not in one
     assert few.text.count("**Measured on only 99 images.**") == 3 and "of only 99 images" in few.text
     (result,) = enough.data.eval_results
     assert result.metric_value == 88.57 and " only " not in enough.text.partition("## What it is for")[0]
