@@ -79,7 +79,7 @@ class ImageCaptioner(CaptionModel):
         with contextlib.closing(
             self._stream(_named(given), batch_size, generation_config, stopping_criteria)
         ) as results:
-            for result in tqdm(results, total=len(given), unit="image", disable=not progress, dynamic_ncols=True):
+            for result in tqdm(results, total=len(given), unit=" images", disable=not progress, dynamic_ncols=True):
                 if isinstance(result, ImageError):
                     raise result
                 captions.append(result)

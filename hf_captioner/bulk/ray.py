@@ -68,7 +68,7 @@ def caption_on_ray(
         captioned_before, failed_before = count_rows(out)
         before = captioned_before + failed_before
         texts = map(_shard_to_json, shards)
-        with tqdm(initial=before, unit="image", dynamic_ncols=True) as bar:
+        with tqdm(initial=before, unit=" images", dynamic_ncols=True) as bar:
             while wave := list(islice(texts, SHARDS_PER_WAVE)):
                 bar.total = discovered.total if discovered else None
                 for written in _run(ray, wave, worker):

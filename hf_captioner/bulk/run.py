@@ -97,7 +97,7 @@ def caption_to_writer(
     new = (image for image in images if not writer.done.take(image.name))
     captioned = failed = 0
     rows: list[Row] = []
-    with tqdm(initial=before, unit="image", disable=not progress, dynamic_ncols=True, smoothing=0.05) as bar:
+    with tqdm(initial=before, unit=" images", disable=not progress, dynamic_ncols=True, smoothing=0.05) as bar:
 
         def write() -> None:
             writer.write(rows)

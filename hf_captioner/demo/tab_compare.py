@@ -35,7 +35,9 @@ def compare_tab(captioner: ImageCaptioner, visits: Visits, *, allow_folders: boo
         image = image_input(sources=["upload", "clipboard"], label="Photo", height=240, elem_id="compared")
         with gr.Column():
             names = [
-                gr.Textbox(label=f"{which} model", placeholder="empty: this page's model", max_lines=1)
+                gr.Textbox(
+                    label=f"{which} model", placeholder="OWNER/NAME on the Hub; empty: this page's model", max_lines=1
+                )
                 for which in ("First", "Second")
             ]
             button = gr.Button("Compare", variant="primary")

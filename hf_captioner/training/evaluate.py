@@ -125,7 +125,7 @@ def _captions(
 ) -> list[str]:
     paths, captions = [record.path for record in records], []
     with contextlib.closing(captioner.stream(paths, batch_size=batch_size, **generation)) as results:
-        for result in tqdm(results, total=len(paths), unit="image", dynamic_ncols=True):
+        for result in tqdm(results, total=len(paths), unit=" images", dynamic_ncols=True):
             if isinstance(result, ImageError):
                 raise result
             captions.append(result.text)

@@ -83,7 +83,7 @@ def measure_occlusion(captioner: ImageCaptioner, records: Sequence[Record], seed
     """The tally for each occluded region of every record's image. Raises DataError without content words."""
     generator = torch.Generator().manual_seed(seed)
     tallies = {name: OcclusionTally() for name in OCCLUDED_REGIONS}
-    for record in tqdm(records, unit="image", dynamic_ncols=True):
+    for record in tqdm(records, unit=" images", dynamic_ncols=True):
         pixels = read_pixels(record.path, captioner.config)
         caption = captioner.caption_features(captioner.encode(pixels[None]), captioner.generation_config)[0]
         content = [i for i, word in enumerate(caption.words) if word.text not in FUNCTION_WORDS]

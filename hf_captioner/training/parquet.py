@@ -44,7 +44,7 @@ def _unpacked(file: Path, folder: Path, split: str | None) -> Iterator[dict[str,
             names, count = table.schema_arrow.names, table.metadata.num_rows
         image, captions = _columns(file, names)
         columns = [image, *captions, *(["split"] if "split" in names else [])]
-        with tqdm(total=count, desc=file.name, unit="image", dynamic_ncols=True) as progress:
+        with tqdm(total=count, desc=file.name, unit=" images", dynamic_ncols=True) as progress:
             for row in iter_rows(file, columns):
                 if row.nbytes > MAX_PACKED_BYTES:
                     most = f"at most {MAX_PACKED_BYTES:,} are read"
