@@ -19,8 +19,8 @@ def find_images(root: Path, names: Sequence[str], inside: Sequence[Path], *, all
     missing = [name for name in names if name not in found]
     if missing:
         found |= _by_base_name(root, missing)
-    missing = (name for name in names if name not in found)
-    complain("captions of missing images", missing, "add the images, or remove these captions")
+    absent = (name for name in names if name not in found)
+    complain("captions of missing images", absent, "add the images, or remove these captions")
     outside = [] if allow_outside else [name for name in names if not _lies_in(found[name], inside)]
     if outside:
         raise DataError(
