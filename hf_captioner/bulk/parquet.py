@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 MAX_PAGE_BYTES = 200_000_000
 """The most that a page may unpack to."""
 MAX_FOOTER_BYTES = 16_000_000
+"""Of the footer, and of the header of a page."""
 STREAMED = {"buffer_size": 1 << 20, "pre_buffer": False}
 """How a file is opened so that a large row group is never in memory as a whole."""
 
@@ -90,12 +91,10 @@ class _Thrift:
     """As much of Thrift's compact protocol as a footer and the header of a page need."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+        self.file, self.left = file, MAX_FOOTER_BYTES
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """Field number -> an integer, or whatever else was there."""
-        if depth > 8:
-            raise OSError("its metadata is nested too deeply")
         fields, number = dict[int, Any](), 0
         while kind := self._byte():
             step, kind = divmod(kind, 16)
@@ -104,6 +103,8 @@ class _Thrift:
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
+        if depth > 16:
+            raise OSError("its metadata is nested too deeply")
         if kind in (1, 2):  # true and false have no bytes of their own
             return kind == 1
         if kind == 3:
@@ -111,11 +112,11 @@ class _Thrift:
         if kind in (4, 5, 6):
             return self._integer()
         if kind == 7:
-            return self.file.read(8)
+            return self._bytes(8)
         if kind == 8:
             return self._bytes(self._varint())
         if kind == 9:
-            return self._list(depth)
+            return self._list(depth + 1)
         if kind == 12:
             return self.struct(depth + 1)
         raise OSError(f"its metadata has a field of kind {kind}")
@@ -124,11 +125,6 @@ class _Thrift:
         size, kind = divmod(self._byte(), 16)
         size = self._varint() if size == 15 else size
         return [self._byte() if kind in (1, 2) else self._value(kind, depth) for _ in range(size)]
-
-    def _bytes(self, size: int) -> bytes:
-        if size > MAX_FOOTER_BYTES:
-            raise OSError(f"its metadata has a text of {size:,} bytes")
-        return self.file.read(size)
 
     def _integer(self) -> int:
         value = self._varint()
@@ -145,7 +141,13 @@ class _Thrift:
         raise OSError("its metadata has a number of more than 64 bits")
 
     def _byte(self) -> int:
-        byte = self.file.read(1)
-        if not byte:
+        return self._bytes(1)[0]
+
+    def _bytes(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise OSError(f"its metadata claims more than {MAX_FOOTER_BYTES:,} bytes")
+        content = self.file.read(size)
+        if len(content) < size:
             raise OSError("it ends in its metadata")
-        return byte[0]
+        return content

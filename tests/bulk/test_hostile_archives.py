@@ -169,6 +169,20 @@ def test_a_footer_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest.
     assert "unpacks to 100" in str(found.image)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"\x19\xf7" + b"\xff" * 6 + b"\x01", b"\x19" * 100_000, b"\x18\x7fshort"],
+    ids=["numbers without end", "lists in lists", "torn text"],
+)
+def test_a_page_header_is_bounded_by_its_bytes(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"x" * 9]}), path, use_dictionary=False, compression="none")
+    content = path.read_bytes()
+    path.write_bytes(b"PAR1" + header + content[4:])  # its only page begins at byte 4
+    [found] = iter_images(path)
+    assert isinstance(found.image, ImageError) and "cannot be read any further" in str(found.image)
+
+
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
 def test_every_kind_of_page_is_read(tmp_path: Path, version: str, compression: str) -> None:
