@@ -58,7 +58,7 @@ class DatasetShard:
             rows = undecoded(datasets.load_from_disk(self.path))
             for row in range(self.start, self.start + self.count):
                 name = f"{self.path}#{row}"
-                image = image_in_row(rows[row], name)
+                image = _bounded(image_in_row(rows[row], name), name)
                 yield NamedImage(name, _confined(image, name, self.path, self.allow_outside_paths))
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             yield from UnreadableSource(self.path, f"the saved data set cannot be read any further ({error})")
@@ -67,11 +67,22 @@ class DatasetShard:
 def _image_in_batch(batch: Any, name: str) -> ImageSource | ImageError:
     """The image of a batch of one row and one column."""
     if batch.nbytes > MAX_PACKED_BYTES:
-        return ImageError(f"{name}: the image has {batch.nbytes:,} bytes; at most {MAX_PACKED_BYTES:,} are read here.")
+        return _too_large(name, batch.nbytes)
     try:
         return image_in_value(batch.column(0)[0].as_py(), name)
     except UnicodeDecodeError as error:
         return ImageError(f"{name}: the image's path is not UTF-8 ({error}).")
+
+
+def _bounded(image: ImageSource | ImageError, name: str) -> ImageSource | ImageError:
+    """The image, unless it is a larger file than those of other tables may be."""
+    if isinstance(image, bytes) and len(image) > MAX_PACKED_BYTES:
+        return _too_large(name, len(image))
+    return image
+
+
+def _too_large(name: str, size: int) -> ImageError:
+    return ImageError(f"{name}: the image has {size:,} bytes; at most {MAX_PACKED_BYTES:,} are read here.")
 
 
 def _confined(

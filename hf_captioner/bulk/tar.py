@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from hf_captioner.bulk.shards import MAX_PACKED_BYTES, SHARD_SIZE, NamedImage, Shard, UnreadableSource
+from hf_captioner.bulk.xz import XzFile
 from hf_captioner.errors import ImageError
 from hf_captioner.images import IMAGE_SUFFIXES
 
@@ -53,7 +54,7 @@ class TarShard:
     @contextmanager
     def _open(self) -> Iterator[tarfile.TarFile]:
         if self.count is None:
-            with tarfile.open(self.path, tarinfo=_StrictTarInfo) as tar:
+            with _BoundedTarFile.open(self.path, tarinfo=_StrictTarInfo) as tar:
                 yield tar
         else:
             with Path(self.path).open("rb") as file:
@@ -71,8 +72,8 @@ def tar_shards(path: str) -> list[Shard]:
     count, offset, pax_headers = 0, 0, dict[str, str]()
     reason = ""
     try:
-        with tarfile.open(path, tarinfo=_StrictTarInfo) as tar:
-            if not isinstance(tar.fileobj, io.BufferedReader):  # compressed, whatever its name says
+        with _BoundedTarFile.open(path, tarinfo=_StrictTarInfo) as tar:
+            if not isinstance(getattr(tar.fileobj, "raw", None), io.FileIO):  # compressed, whatever its name says
                 return [TarShard(path)]
             for member in _image_members(tar):
                 if count == 0:
@@ -86,6 +87,22 @@ def tar_shards(path: str) -> list[Shard]:
     if count:
         shards.append(TarShard(path, offset, count, pax_headers))
     return [*shards, UnreadableSource(path, reason)] if reason else shards
+
+
+class _BoundedTarFile(tarfile.TarFile):
+    @classmethod
+    def xzopen(cls, name: Any, mode: Any = "r", fileobj: Any = None, preset: Any = None, **settings: Any) -> Self:
+        """For `open`; TarFile's own takes as much memory as the file asks for."""
+        file = io.BufferedReader(XzFile(Path(name).open("rb")))
+        try:
+            tar = cls(name, "r", file, **settings)
+        except BaseException as error:
+            file.close()
+            if isinstance(error, lzma.LZMAError | EOFError):
+                raise tarfile.ReadError("not an lzma file") from error
+            raise
+        tar._extfileobj = False  # type: ignore[attr-defined]  # so that closing it closes the file
+        return tar
 
 
 class _StrictTarInfo(tarfile.TarInfo):

@@ -1,9 +1,11 @@
 """Archives and tables of strangers: what they claim takes no memory, what they name outside themselves is not read."""
 
 import io
+import lzma
 import os
 import struct
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from hf_captioner import ImageError, iter_images
-from hf_captioner.bulk import parquet, shards
+from hf_captioner.bulk import parquet, shards, tables
 from hf_captioner.bulk.shards import NamedImage, next_batch
 from tests import forked
 from tests.bulk.archive import encoded
@@ -102,6 +104,32 @@ def test_a_tar_file_is_one_sentence_in_bounded_memory(
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.memory < ordinary + MEMORY
     assert f"{path}: the tar file cannot be read" in str(rows_of(out)[-1]["error"])
+
+
+def test_an_xz_file_that_asks_for_much_memory_is_one_sentence(tmp_path: Path) -> None:
+    """A dictionary of 2 GiB, which 500 kB of zeros fill."""
+    path = tmp_path / "hostile.tar"
+    with tarfile.open(path, "w:xz", preset=0) as tar:
+        tar.addfile(tarfile.TarInfo("0.jpg"))
+    content = bytearray(path.read_bytes())
+    end = 12 + 4 * (content[12] + 1)  # of the block's header, which names the filter LZMA2 and its dictionary
+    content[content.index(b"\x21\x01", 12, end) + 2] = 38
+    content[end - 4 : end] = struct.pack("<I", zlib.crc32(content[12 : end - 4]))
+    path.write_bytes(content)
+    [found] = iter_images(path)
+    assert isinstance(found.image, ImageError) and "needs more than 134,217,728 bytes of memory" in str(found.image)
+
+
+def test_an_xz_file_of_several_streams_is_read_whole(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for index in range(3):
+            member = tarfile.TarInfo(f"{index}.jpg")
+            member.size = 30_000
+            tar.addfile(member, io.BytesIO(bytes([index]) * member.size))
+    whole, path = content.getvalue(), tmp_path / "s.tar"
+    path.write_bytes(lzma.compress(whole[:40_000]) + bytes(8) + lzma.compress(whole[40_000:]))
+    assert [named.image for named in iter_images(path)] == [bytes([index]) * 30_000 for index in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +255,16 @@ def test_a_table_reads_no_picture_outside_its_folder_unless_asked(checkpoint: Pa
     done = forked.run(*command)
     assert done.returncode == 1 and "--allow-outside-paths reads it" in done.stderr and "3 of 4" in done.stderr
     assert forked.run(*command, "--allow-outside-paths").returncode == 0
+
+
+def test_a_large_image_in_a_saved_data_set_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_PACKED_BYTES", 1000)
+    rows = {"image": [{"bytes": bytes(size), "path": None} for size in (1001, 1000)]}
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    large, whole = (named.image for named in iter_images(tmp_path / "saved"))
+    assert isinstance(large, ImageError) and "the image has 1,001 bytes" in str(large)
+    assert whole == bytes(1000)
 
 
 def test_a_path_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:
