@@ -27,7 +27,9 @@ class CaptionerError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(one_line(message[:MAX_MESSAGE]) + "..." * (len(message) > MAX_MESSAGE))
+        line = one_line(message[: MAX_MESSAGE + 1])
+        # The same again of what it gives, for an error that another process raised is made anew of its message.
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[: MAX_MESSAGE - 3]}...")
 
 
 class ConfigError(CaptionerError):
@@ -41,14 +43,11 @@ class BackboneError(ConfigError):
 class MissingExtraError(ConfigError):
     """A command or an option that needs packages which are not installed."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs packages that are not installed; run: {install_line(extra)}")
-
 
 def require_extra(what: str, extra: str, *modules: str) -> None:
     """Raise MissingExtraError unless these top-level modules, which the extra brings, are installed; imports none."""
     if not all(map(find_spec, modules)):
-        raise MissingExtraError(what, extra)
+        raise MissingExtraError(f"{what} needs packages that are not installed; run: {install_line(extra)}")
 
 
 class CheckpointError(CaptionerError):

@@ -93,7 +93,7 @@ class _BoundedTarFile(tarfile.TarFile):
     @classmethod
     def xzopen(cls, name: Any, mode: Any = "r", fileobj: Any = None, preset: Any = None, **settings: Any) -> Self:
         """For `open`; TarFile's own takes as much memory as the file asks for."""
-        file = io.BufferedReader(XzFile(Path(name).open("rb")))
+        file = io.BufferedReader(XzFile(name))
         try:
             tar = cls(name, "r", file, **settings)
         except BaseException as error:

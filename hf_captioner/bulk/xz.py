@@ -2,7 +2,8 @@
 
 import io
 import lzma
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 MAX_MEMORY_BYTES = 1 << 27
 """Of a decompressor; twice what `xz -9` asks for."""
@@ -11,8 +12,8 @@ MAX_MEMORY_BYTES = 1 << 27
 class XzFile(io.RawIOBase):
     """The content of a file, which can be sought in as TarFile does: to and fro at the start, then on."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, path: str) -> None:
+        self._file = Path(path).open("rb")  # noqa: SIM115  # `close` closes it
         self._rewind()
 
     def _rewind(self) -> None:

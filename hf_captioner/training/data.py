@@ -157,7 +157,9 @@ def _seeded_splits(names: Sequence[str], file: Path | None, seed: int | None) ->
     if file is not None and file.exists():
         try:
             kept: dict[str, str] = json.loads(read_text(file))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{file} is not JSON ({error}); expected a training run's splits.json.") from error
         if not isinstance(kept, dict) or set(kept) != set(names):
             raise DataError(

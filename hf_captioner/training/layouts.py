@@ -115,7 +115,9 @@ def _read_json(file: Path) -> list[Row]:
             for image in data["images"]
             for sentence in image["sentences"]
         ]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file} is neither Karpathy's nor COCO's JSON: {error!r}.") from error
 
 
@@ -133,7 +135,9 @@ def _read_metadata(file: Path) -> list[Row]:
             own = split_named(entry["split"], file) if "split" in entry else split
             for caption in given if isinstance(given, list) else [given]:
                 rows.append((prefix + entry["file_name"], caption, own))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except DataError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{file}, line {number}: {error!r}; expected a JSON object with `file_name` and `text`, `caption` or "
                 "`captions`."
@@ -144,7 +148,10 @@ def _read_metadata(file: Path) -> list[Row]:
 def _read_table(file: Path) -> list[Row]:
     with io.StringIO(read_text(file), newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",")
-        columns = [column.strip() for column in reader.fieldnames or ()]
+        try:
+            columns = [column.strip() for column in reader.fieldnames or ()]
+        except csv.Error as error:
+            raise DataError(f"{file}, line 1 cannot be read as a table: {error}.") from error
         reader.fieldnames = columns
         path = next((column for column in ("path", "image", "file_name") if column in columns), None)
         if path is None or "caption" not in columns:

@@ -212,6 +212,7 @@ KARPATHY = {"filename": "0.png", "split": "val", "sentences": [{"raw": "A dog"}]
         ("metadata.jsonl", '{"file_name": 5, "text": "A dog"}', "line 1: TypeError"),
         ("metadata.jsonl", '{"file_name": "0.png", "text": "A dog", "split": ["train"]}', "has the split"),
         ("metadata.jsonl", "[" * 100_000, "line 1: RecursionError"),
+        ("metadata.jsonl", '{"file_name": "0.png", "text": "A dog", "id": ' + "1" * 5000 + "}", "line 1: ValueError"),
         ("metadata.jsonl", "", "holds no captions"),
         ("metadata.jsonl", json.dumps({"file_name": "x" * 5000, "text": "A dog"}), "missing images (1): xxx"),
         (
@@ -227,7 +228,9 @@ KARPATHY = {"filename": "0.png", "split": "val", "sentences": [{"raw": "A dog"}]
         ("dataset.json", "[" * 100_000, "neither Karpathy's nor COCO's"),
         ("dataset.json", "5", "neither Karpathy's nor COCO's"),
         ("captions.csv", "path,caption\n0.png," + "dog " * 100_000, "line 2 cannot be read as a table: field larger"),
+        ("dataset.json", "1" * 5000, "neither Karpathy's nor COCO's"),
         ("captions.csv", 'path,caption\n0.png,"A dog\n', "more"),
+        ("captions.csv", '"' + "x" * 200_000, "line 1 cannot be read as a table: field larger"),
     ],
 )
 def test_torn_and_strange_files_are_one_sentence(
