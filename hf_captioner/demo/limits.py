@@ -46,7 +46,10 @@ def check_search(name: str, config: GenerationConfig) -> None:
 
 def is_local(request: gr.Request) -> bool:
     """Whether a visitor sits at the machine that serves the page, as far as that can be told."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:  # a bracket that is not closed
+        return False
     return (
         "SPACE_ID" not in os.environ
         and not any(header in request.headers for header in FORWARDED)

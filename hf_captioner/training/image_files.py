@@ -23,8 +23,9 @@ def find_images(root: Path, names: Sequence[str], inside: Sequence[Path], *, all
     complain("captions of missing images", absent, "add the images, or remove these captions")
     outside = [] if allow_outside else [name for name in names if not _lies_in(found[name], inside)]
     if outside:
+        lie = "image lies" if len(outside) == 1 else "images lie"
         raise DataError(
-            f"{len(outside)} images lie outside of {root}: {listed(outside)}; only those in the data's own folder are "
+            f"{len(outside)} {lie} outside of {root}: {listed(outside)}; only those in the data's own folder are "
             "read, unless --allow-outside-paths is given."
         )
     return found

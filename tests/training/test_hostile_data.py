@@ -161,7 +161,7 @@ def test_a_picture_outside_of_the_data_is_read_only_where_that_is_allowed(
     (data / "metadata.jsonl").write_text((data / "metadata.jsonl").read_text().replace("0.png", name))
     assert train(data, checkpoint) == 1
     said = sentence(capsys)
-    assert f"1 images lie outside of {data}: {name};" in said and "--allow-outside-paths" in said
+    assert f"1 image lies outside of {data}: {name};" in said and "--allow-outside-paths" in said
     assert len(load_records(data, allow_outside_paths=True)) == 4
     if way == "absolute":
         assert train(data, checkpoint, "--allow-outside-paths") == 0
