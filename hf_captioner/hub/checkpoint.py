@@ -30,6 +30,8 @@ MAX_BYTES = {
 CHECKPOINT_FILES = tuple(MAX_BYTES)
 SAVED = ".saved"
 """The folder below a checkpoint whose files are to replace the checkpoint's: whole from when it has this name on."""
+GONE = ".gone"
+"""The end of the name of an empty file in it, for a file of the checkpoint that is to go."""
 
 Config = TypeVar("Config", bound=ValidatedConfig)
 
@@ -136,11 +138,10 @@ def replacing(folder: Path, *, stale: tuple[str, ...] = ()) -> Iterator[Path]:
             staged = Path(temporary) / "files"
             staged.mkdir()
             yield staged
-            gone = {*stale} - {path.name for path in staged.iterdir()}
+            for name in {*stale} - {path.name for path in staged.iterdir()}:
+                (staged / f"{name}{GONE}").touch()
             staged.rename(folder / SAVED)
         finish_replacing(folder)
-        for name in gone:
-            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written ({error}); what was there is as it was.") from error
 
@@ -152,6 +153,9 @@ def finish_replacing(folder: Path) -> None:
         return
     try:
         for name in CHECKPOINT_FILES:
+            if (saved / f"{name}{GONE}").exists():
+                (folder / name).unlink(missing_ok=True)
+                (saved / f"{name}{GONE}").unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):  # not among them, or another process has moved it
                 os.replace(saved / name, folder / name)
         with contextlib.suppress(FileNotFoundError):

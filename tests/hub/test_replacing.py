@@ -11,6 +11,7 @@ import torch
 from hf_captioner import CheckpointError, ImageCaptioner
 from hf_captioner.cli import main
 from hf_captioner.config import ConfidenceConfig
+from hf_captioner.hub import checkpoint as checkpoint_files
 from hf_captioner.hub.card import update_evaluation
 from hf_captioner.hub.evaluation import Evaluation, Scores
 from hf_captioner.modeling.confidence import Confidence
@@ -133,3 +134,19 @@ def test_a_card_that_is_kept_is_said(
     capsys.readouterr()
     assert main(push) == 0
     assert "me/mine: README.md was written or edited by a person; it is left as it is" in capsys.readouterr().err
+
+
+def test_killed_before_another_checkpoints_files_are_gone_it_is_finished_by_the_next_that_reads(
+    saved_captioner: ImageCaptioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own"
+    saved_captioner.save_pretrained(folder)
+    for name in ("LICENSE", "evaluation.json"):
+        (folder / name).write_text("{}")
+    monkeypatch.setattr(checkpoint_files, "finish_replacing", lambda folder: None)  # a kill right before
+    saved_captioner.save_pretrained(folder)
+    assert (folder / "LICENSE").exists()
+    monkeypatch.undo()
+    captioner = ImageCaptioner.from_pretrained(folder)
+    assert captioner.weights_license is None and captioner.evaluation == Evaluation()
+    assert not {"LICENSE", "evaluation.json", ".saved"} & {path.name for path in folder.iterdir()}
