@@ -5,6 +5,8 @@ import glob
 import io
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ def run_line(words: list[str]) -> int:
         *words, _, path = words
         target = Path(path).open("w")  # type: ignore[assignment]  # noqa: SIM115
     expanded = [name for word in words[1:] for name in (sorted(glob.glob(word)) if "*" in word else [word])]  # noqa: PTH207
+    if words[1] == "train":  # accelerate takes the settings of one training for the whole process
+        return subprocess.run([sys.executable, "-m", "hf_captioner", *expanded], check=False).returncode
     with target, contextlib.redirect_stdout(target):
         return cli.main(expanded)
 
