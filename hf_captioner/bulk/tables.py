@@ -10,6 +10,7 @@ from hf_captioner.bulk.parquet import iter_rows
 from hf_captioner.bulk.rows import image_in_row, image_in_value, undecoded
 from hf_captioner.bulk.shards import MAX_PACKED_BYTES, SHARD_SIZE, NamedImage, Shard, UnreadableSource
 from hf_captioner.errors import ImageError, install_line
+from hf_captioner.hub.checkpoint import lies_in
 from hf_captioner.images import ImageSource
 
 TABLE_SUFFIX = ".parquet"
@@ -93,7 +94,7 @@ def _confined(
     if not isinstance(image, str | os.PathLike):
         return image
     path = Path(folder, image)
-    if allow_outside_paths or path.resolve().is_relative_to(Path(folder).resolve()):
+    if allow_outside_paths or lies_in(path, Path(folder)):
         return path
     return ImageError(f"{name}: {image} is outside the table's folder and not read; --allow-outside-paths reads it.")
 

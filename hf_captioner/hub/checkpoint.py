@@ -106,20 +106,21 @@ def read_text(folder: Path, name: str) -> str | None:
 def own_file(folder: Path, name: str) -> Path | None:
     """The path of a folder's regular file; None where there is none.
 
-    Raises CheckpointError for a link that leaves the folder: what it leads to was not meant to be published. Links of
-    the Hub's cache are the folder's own, as the files of a snapshot lie in `blobs`, beside `snapshots`.
+    Raises CheckpointError for a link that leaves the folder: what it leads to was not meant to be published.
     """
     path = folder / name
     if not path.is_file():
         return None
-    real, home = path.resolve(), folder.resolve()
-    own = [
-        home,
-        *(place.parent.parent / "blobs" for place in (home, *home.parents) if place.parent.name == "snapshots"),
-    ]
-    if not any(real.is_relative_to(place) for place in own):
+    if not lies_in(path, folder):
         raise CheckpointError(f"{path} is a link to a file outside of its folder; put the file itself there.")
     return path
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file, links followed, lies in a folder or, for one in the Hub's cache, in that repository's `blobs`."""
+    real, home = path.resolve(), folder.resolve()
+    snapshots = [place.parent for place in (home, *home.parents) if place.parent.name == "snapshots"]
+    return any(real.is_relative_to(place) for place in (home, *(place.parent / "blobs" for place in snapshots)))
 
 
 @contextlib.contextmanager

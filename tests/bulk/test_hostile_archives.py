@@ -280,3 +280,21 @@ def test_a_path_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"image": column}), tmp_path / "t.parquet")
     first, second = iter_images(tmp_path / "t.parquet")
     assert "is not UTF-8" in str(first.image) and second.image == b"x"
+
+
+def test_in_the_hubs_cache_a_tables_paths_lead_to_the_repositorys_own_blobs(tmp_path: Path) -> None:
+    data, blobs = (
+        tmp_path / "datasets--me--mine" / "snapshots" / "abc" / "data",
+        tmp_path / "datasets--me--mine" / "blobs",
+    )
+    data.mkdir(parents=True)
+    blobs.mkdir()
+    generated(1).save(blobs / "123", "PNG")
+    generated(2).save(tmp_path / "secret.png")
+    (data / "a.png").symlink_to(blobs / "123")
+    (data / "b.png").symlink_to(tmp_path / "secret.png")
+    rows = [{"image": {"bytes": None, "path": name}} for name in ("a.png", "b.png")]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema({"image": kind})), data / "t.parquet")
+    own, other = (named.image for named in iter_images(data / "t.parquet"))
+    assert Path(str(own)) == data / "a.png" and "is outside the table's folder" in str(other)
