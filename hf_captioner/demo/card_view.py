@@ -15,7 +15,7 @@ def without_header(card: str) -> str:
 
 def card_html(markdown: str) -> str:
     """Markdown (CommonMark with tables) as HTML. HTML in it is shown as the text that it is, and an image as its
-    alternative text with a link; so the page holds no form, script, style or image of the card's."""
+    alternative text; so the page holds no form, script, style or image of the card's."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(_cut(re.sub(r"<!-- Written by hf-captioner [^\n]*-->\s*\Z", "", markdown)))
     for token in tokens:

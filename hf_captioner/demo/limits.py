@@ -48,12 +48,12 @@ def is_local(request: gr.Request) -> bool:
     """Whether a visitor sits at the machine that serves the page, as far as that can be told."""
     try:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    except ValueError:  # a bracket that is not closed
+        client = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:  # a bracket that is not closed, or a client without an address
         return False
     return (
         "SPACE_ID" not in os.environ
         and not any(header in request.headers for header in FORWARDED)
         and host in LOCAL_HOSTS
-        and request.client is not None
-        and ipaddress.ip_address(request.client.host).is_loopback
+        and client.is_loopback
     )

@@ -39,6 +39,7 @@ def test_only_who_sits_at_the_machine_is_local(monkeypatch: pytest.MonkeyPatch) 
     assert not is_local(request("192.168.1.7", host="localhost:7860"))
     assert not is_local(request("127.0.0.1", host="page.example.org")), "a tunnel, or a name made to point here"
     assert not is_local(request("127.0.0.1"))
+    assert not is_local(request("a socket", host="localhost:7860"))
     assert not is_local(request("127.0.0.1", host="localhost:7860", x_forwarded_for="8.8.8.8"))
     assert not is_local(request("127.0.0.1", host="[")), "a broken name"
     monkeypatch.setenv("SPACE_ID", "me/page")
