@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypedDict
 
-from hf_captioner.errors import ConfigError
+from hf_captioner.errors import ConfigError, shown
 
 FORMAT = 1
 """The version of a checkpoint's JSON files that this code writes; once it was published, a new field makes the next."""
@@ -46,7 +46,7 @@ class ValidatedConfig:
                 object.__setattr__(self, field.name, value)
             if not _fits(value, hints[field.name]):
                 raise ConfigError(
-                    f"{type(self).__name__}.{field.name} is {_shown(value)}; expected {_spelled(hints[field.name])}."
+                    f"{type(self).__name__}.{field.name} is {shown(value)}; expected {_spelled(hints[field.name])}."
                 )
         self._check()
 
@@ -55,7 +55,7 @@ class ValidatedConfig:
 
     def _require(self, condition: bool, name: str, expected: str) -> None:
         if not condition:
-            raise ConfigError(f"{type(self).__name__}.{name} is {_shown(getattr(self, name))}; expected {expected}.")
+            raise ConfigError(f"{type(self).__name__}.{name} is {shown(getattr(self, name))}; expected {expected}.")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
@@ -131,15 +131,9 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _shown(value: Any) -> str:
-    """A value as it stands in a message, which stays one sentence whatever a file holds."""
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:97]}..."
-
-
 def _shown_names(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(_shown, names[:5])) + more
+    return ", ".join(map(shown, names[:5])) + more
 
 
 def _spelled(hint: Any) -> str:

@@ -20,6 +20,12 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)
 
 
+def shown(value: object) -> str:
+    """A value as a message repeats it: at most 100 characters, whatever a file holds."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 class CaptionerError(ValueError):
     """The base of them all: catch it to catch whatever the package itself raises.
 

@@ -17,7 +17,7 @@ from tokenizers.normalizers import NFC, Lowercase, Replace
 from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from hf_captioner.errors import TokenizerError
+from hf_captioner.errors import TokenizerError, shown
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 BREAKS, NO_LETTERS = r"[-/\s]+", r"[^\p{L}\p{M} ]+"
@@ -57,18 +57,18 @@ class CaptionTokenizer:
         """words: the vocabulary in the order of its ids, SPECIAL first. Raises TokenizerError for any other."""
         found = tuple(words[: len(SPECIAL)])
         if found != SPECIAL:
-            raise TokenizerError(f"The tokenizer's first words are {_shown(found)}; expected {SPECIAL}.")
+            raise TokenizerError(f"The tokenizer's first words are {shown(found)}; expected {SPECIAL}.")
         if len(words) > MAX_WORDS:
             raise TokenizerError(f"The tokenizer has {len(words):,} words; expected at most {MAX_WORDS:,}.")
         wrong = next((word for word in words[len(SPECIAL) :] if not _is_word(word)), None)
         if wrong is not None:
             raise TokenizerError(
-                f"The tokenizer has the word {_shown(wrong)}; expected letters only, at most {MAX_WORD_CHARACTERS}."
+                f"The tokenizer has the word {shown(wrong)}; expected letters only, at most {MAX_WORD_CHARACTERS}."
             )
         vocabulary = {word: i for i, word in enumerate(words)}
         if len(vocabulary) < len(words):
             twice = Counter(words).most_common(1)[0][0]
-            raise TokenizerError(f"The tokenizer has the word {_shown(twice)} twice; expected each once.")
+            raise TokenizerError(f"The tokenizer has the word {shown(twice)} twice; expected each once.")
         self._tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
         self._tokenizer.normalizer = Normalizers(
             [NFC(), Lowercase(), Replace(Regex(BREAKS), " "), Replace(Regex(NO_LETTERS), "")]
@@ -146,7 +146,7 @@ def _words(values: Any) -> list[str]:
     for name in (*PIPELINE, *values):
         if name != "model" and values.get(name, KeyError) != PIPELINE.get(name, KeyError):
             raise TokenizerError(
-                f"its {_shown(name)} is not what every captioner has; save the captioner with this package."
+                f"its {shown(name)} is not what every captioner has; save the captioner with this package."
             )
     model = values.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
@@ -163,8 +163,3 @@ def _is_word(word: str) -> bool:
         unicodedata.category(character)[0] in "LM" or unicodedata.category(character) == "Cn" for character in word
     )
     return 0 < len(word) <= MAX_WORD_CHARACTERS and letters
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
