@@ -3,6 +3,7 @@
 const part = (name) => element.querySelector(`[data-part="${name}"]`);
 const DARK = [0, 0, 0];
 const WARM = [255, 176, 32];
+const SETTLED_MS = 100; // milliseconds until a selected word counts
 const WORD_MS = 800; // milliseconds a word while playing
 const BRUSH_RADIUS = 2.5; // in cells of the mask
 const TILE_SIDE = 240; // pixels, the longest side
@@ -13,7 +14,8 @@ const canvas = part("image");
 let data = { captions: [], covered: [] }; // the value from Python
 let selected = NO_PLACE; // caption and word that stay lit when none is pointed at
 let covered = new Uint8Array(); // a square of cells, 1 where painted over
-let timer = 0;
+let timer = 0; // of the word played next
+let notice = 0; // timer of the word that the server will hear of
 let painting = false;
 
 // -- drawing ----------------------------------------------------------------------------------------------------------
@@ -99,7 +101,8 @@ function select(place, { notify = true, focus = false } = {}) {
   part("hide").disabled = !wordAt(place);
   highlight(place);
   drawSheet();
-  if (notify) trigger("word", { place: wordAt(place) ? place : null });
+  clearTimeout(notice); // the server hears of the word where a visitor stops
+  if (notify) notice = setTimeout(() => trigger("word", { place: wordAt(place) ? place : null }), SETTLED_MS);
 }
 
 function captionRow(caption, row) {

@@ -234,8 +234,10 @@ def _connect(
     inputs = [session, alt_text, *controls.request]
     request: dict[str, Any] = {"fn": on.request, "inputs": inputs, "outputs": results, **PRIVATE}
     image.change(on.image, image, [*results, *controls.resettable], **PRIVATE)
-    view.word(on.word, session, controls.alternatives, trigger_mode="always_last", **PRIVATE)
-    view.cover(on.cover, inputs, results, trigger_mode="always_last", **PRIVATE)
+    # One by one: with "always_last", Gradio runs the last event with the data of an earlier one.
+    in_order: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1, **PRIVATE}
+    view.word(on.word, session, controls.alternatives, **in_order)
+    view.cover(on.cover, inputs, results, **in_order)
     view.hide(on.hide, inputs, results, **PRIVATE)
     controls.alternatives.input(lambda prefix: prefix, controls.alternatives, controls.prefix, **PRIVATE).then(
         **request

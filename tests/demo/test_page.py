@@ -76,6 +76,18 @@ def test_each_word_lights_the_image(captioned: Page, saved_captioner: ImageCapti
         assert sheet.width > 500
 
 
+def test_on_a_slow_connection_the_last_touch_counts(captioned: Page) -> None:
+    network = captioned.context.new_cdp_session(captioned)
+    slow = {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", slow)
+    word = captioned.locator("#attention_view .words button").first
+    for _ in range(2):  # the visitor changes their mind while the server is asked
+        with captioned.expect_request("**/queue/join*"):
+            word.click()
+    captioned.wait_for_timeout(3000)  # until both answers have come
+    expect(captioned.locator("#alternatives")).to_be_hidden()
+
+
 def test_covering_what_a_word_looked_at_asks_again(captioned: Page) -> None:
     captioned.locator("#attention_view .words button").nth(1).click()
     captioned.get_by_role("button", name="Hide what this word looked at").click()
