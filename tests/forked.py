@@ -18,6 +18,8 @@ import importlib, json, os, resource, signal, sys, traceback
 for line in sys.stdin:
     given = json.loads(line)
     main = importlib.import_module(given["module"]).main
+    for name in given["imports"]:
+        importlib.import_module(name)
     child = os.fork()
     if not child:
         code = 70
@@ -43,6 +45,10 @@ for line in sys.stdin:
     _, status, used = os.wait4(child, 0)
     print(os.waitstatus_to_exitcode(status), used.ru_maxrss, flush=True)
 """
+
+
+IMPORTS = {command: ["hf_captioner.training.trainer"] for command in ("train", "evaluate")}
+"""What a command of `hf_captioner.cli` imports only where it is given."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ def run(
         write = os.O_WRONLY | os.O_CREAT
         request = {
             "module": module,
+            "imports": IMPORTS.get(str(arguments[0]), []) if arguments else [],
             "arguments": [str(argument) for argument in arguments],
             "files": [[str(given), os.O_RDONLY], [str(out), write], [str(err), write]],
             "folder": str(folder or Path.cwd()),

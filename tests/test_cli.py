@@ -212,11 +212,11 @@ def test_a_file_name_of_any_bytes_is_captioned(checkpoint: Path, image: Image.Im
         image.save(tmp_path / name)
     (tmp_path / "\x1b[2J.jpg").write_text("no image")
     for form in (["--json"], ["--csv"], []):
-        command = [sys.executable, "-m", "hf_captioner", "caption", str(tmp_path), *form, "--model", str(checkpoint)]
-        done = subprocess.run(command, capture_output=True, timeout=120)
+        done = run("caption", tmp_path, *form, "--model", checkpoint)
         assert done.returncode == 1
-        assert b"\\u001b[2J.jpg: this is no image" in done.stderr and b"\x1b[2J" not in done.stderr
-        said = done.stdout.decode()
+        assert "\\u001b[2J.jpg: this is no image" in done.stderr and "\x1b[2J" not in done.stderr
+        said = done.stdout
+        assert said.encode(), "UTF-8"
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)
         if form != ["--csv"]:
             paths = [json.loads(line)["path"] if form else line.partition("\t")[0] for line in said.splitlines()]

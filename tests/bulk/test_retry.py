@@ -110,9 +110,8 @@ def test_killed_at_any_step_no_image_is_lost_or_there_twice(
     assert step > 6
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_the_real_command_killed_again_and_again(checkpoint: Path, tmp_path: Path, suffix: str) -> None:
-    folder, out = tmp_path / "in", tmp_path / f"t.{suffix}"
+def test_the_real_command_killed_again_and_again(checkpoint: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "t.parquet"
     folder.mkdir()
     paths = [folder / f"{index:04d}.jpg" for index in range(300)]
     for path in paths:

@@ -11,7 +11,7 @@ from tests.demo.browsing import CHROMIUM, captions, upload
 from tests.demo.serving import Server, demo
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with demo(checkpoint, tmp_path_factory.mktemp("server")) as server:
         yield server

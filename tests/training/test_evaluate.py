@@ -1,10 +1,7 @@
 """The real command scores a checkpoint and writes what it measured into its card."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from huggingface_hub import ModelCard
 from hf_captioner import ImageCaptioner
 from hf_captioner.cli import main
 from hf_captioner.training.evaluate import describe
+from tests import forked
 from tests.conftest import write_table
 
 
@@ -33,12 +31,7 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
 ) -> None:
     saved = tmp_path / "captions.json"
     flags = f"{data} --model {own_checkpoint} --save {saved} --write-results".split()
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_captioner", "evaluate", *flags],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = forked.run("hf_captioner.cli", "evaluate", *flags)
     assert done.returncode == 0, done.stderr
     assert "images: 4;" in done.stdout and "num_beams 3" in done.stdout and "different captions: " in done.stdout
     names, values = (line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| "))
