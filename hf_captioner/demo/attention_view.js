@@ -1,9 +1,9 @@
 // Captions as words to point at, and the image lit where the model looked for each of them.
 // Text from the model or a visitor is set as textContent and never as markup.
+const root = element.querySelector(".attention-view");
 const part = (name) => element.querySelector(`[data-part="${name}"]`);
 const DARK = [0, 0, 0];
 const WARM = [255, 176, 32];
-const SETTLED_MS = 100; // milliseconds until a selected word counts
 const WORD_MS = 800; // milliseconds a word while playing
 const BRUSH_RADIUS = 2.5; // in cells of the mask
 const TILE_SIDE = 240; // pixels, the longest side
@@ -14,8 +14,7 @@ const canvas = part("image");
 let data = { captions: [], covered: [] }; // the value from Python
 let selected = NO_PLACE; // caption and word that stay lit when none is pointed at
 let covered = new Uint8Array(); // a square of cells, 1 where painted over
-let timer = 0; // of the word played next
-let notice = 0; // timer of the word that the server will hear of
+let timer = 0;
 let painting = false;
 
 // -- drawing ----------------------------------------------------------------------------------------------------------
@@ -101,8 +100,8 @@ function select(place, { notify = true, focus = false } = {}) {
   part("hide").disabled = !wordAt(place);
   highlight(place);
   drawSheet();
-  clearTimeout(notice); // the server hears of the word where a visitor stops
-  if (notify) notice = setTimeout(() => trigger("word", { place: wordAt(place) ? place : null }), SETTLED_MS);
+  root.dataset.place = JSON.stringify(wordAt(place) ? place : null);
+  if (notify) trigger("word");
 }
 
 function captionRow(caption, row) {
@@ -207,6 +206,11 @@ function paint(event) {
   draw(canvas, NO_PLACE);
 }
 
+function cover(cells) {
+  root.dataset.covered = JSON.stringify([...cells]);
+  trigger("cover");
+}
+
 part("brush").onchange = (event) => canvas.classList.toggle("brushing", event.target.checked);
 canvas.onpointerdown = (event) => {
   if (!part("brush").checked) return;
@@ -216,11 +220,11 @@ canvas.onpointerdown = (event) => {
 };
 canvas.onpointermove = (event) => painting && paint(event);
 canvas.onpointerup = canvas.onpointercancel = () => {
-  if (painting) trigger("cover", { covered: [...covered] });
+  if (painting) cover(covered);
   painting = false;
 };
 part("hide").onclick = () => trigger("hide", { place: selected });
-part("clear").onclick = () => trigger("cover", { covered: [...covered].fill(0) });
+part("clear").onclick = () => cover(covered.map(() => 0));
 
 // -- from Python ------------------------------------------------------------------------------------------------------
 
@@ -230,7 +234,7 @@ function render() {
   data = props.value?.captions?.length ? props.value : { captions: [], covered: [] };
   covered = Uint8Array.from(data.covered);
   part("clear").disabled = !covered.includes(1);
-  element.querySelector(".attention-view").hidden = !data.captions.length;
+  root.hidden = !data.captions.length;
   element.querySelector(".cover-controls").hidden = !covered.length;
   part("captions").replaceChildren(...data.captions.map(captionRow));
   const newest = data.captions.length > 1 ? data.captions.slice(1) : data.captions;

@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 def attention_view(**kwargs: Any) -> gr.HTML:
     """The component; its value is what `view_data` returns.
 
-    Events: `word` (place: [caption, word], or null) when a word is selected or deselected, `hide` (place) to cover what
-    a word looked at, `cover` (covered: the mask, row by row) when a stroke of the brush ends.
+    Events: `word` when a word is selected or deselected, `cover` when a stroke of the brush ends, `hide` (place) to cover
+    what a word looked at. `newest` gives the first two their place ([caption, word], or null) and mask (row by row).
 
     No subclass: Gradio would write a file beside this one for it.
     """
@@ -26,6 +26,15 @@ def attention_view(**kwargs: Any) -> gr.HTML:
         (HERE / f"attention_view.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
     return gr.HTML(html_template=template, css_template=style, js_on_load=script, apply_default_css=False, **kwargs)
+
+
+def newest(name: str) -> str:
+    """JavaScript for an event: in place of its first input the newest `place` or `covered` of the view #attention_view.
+
+    With `always_last`, Gradio runs a handler again with the data of an earlier event.
+    """
+    value = f"document.querySelector('#attention_view .attention-view').dataset.{name}"
+    return f"(_, ...rest) => [JSON.parse({value}), ...rest]"
 
 
 def view_data(

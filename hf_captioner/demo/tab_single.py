@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
-from hf_captioner.demo.attention_view import attention_view, view_data
+from hf_captioner.demo.attention_view import attention_view, newest, view_data
 from hf_captioner.demo.session import (
     ALT_TEXT_LIMIT,
     LENGTHS,
@@ -194,9 +194,9 @@ class Handlers:
         return unchanged()
 
     def cover(
-        self, event: gr.EventData, visitor: gr.Request, session: Session | None, alt_text: str, *fields: Any
+        self, visitor: gr.Request, cells: list[int], session: Session | None, alt_text: str, *fields: Any
     ) -> list[Any]:
-        covered = np.array(event.covered, bool).reshape(MASK_SIZE, MASK_SIZE)
+        covered = np.array(cells, bool).reshape(MASK_SIZE, MASK_SIZE)
         return self.request(visitor, session, alt_text, *fields, covered=covered)
 
     def hide(
@@ -209,14 +209,14 @@ class Handlers:
         mask = most_attended(session.captions[caption].words[word].attention)
         return self.request(visitor, session, alt_text, *fields, covered=session.covered | mask)
 
-    def word(self, event: gr.EventData, session: Session | None) -> Any:
+    def word(self, place: tuple[int, int] | None, session: Session | None) -> Any:
         """Offer the alternatives of a word, or none where no word is selected any more."""
-        if event.place is None:
+        if place is None:
             return gr.Radio([], value=None, visible=False)
         if session is None:
             gr.Warning(EXPIRED)
             return gr.skip()
-        caption, word = event.place
+        caption, word = place
         choices = alternatives(self.captioner, session.captions[caption], word)
         return gr.Radio(choices, value=None, visible=True)
 
@@ -234,10 +234,10 @@ def _connect(
     inputs = [session, alt_text, *controls.request]
     request: dict[str, Any] = {"fn": on.request, "inputs": inputs, "outputs": results, **PRIVATE}
     image.change(on.image, image, [*results, *controls.resettable], **PRIVATE)
-    # One by one: with "always_last", Gradio runs the last event with the data of an earlier one.
-    in_order: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1, **PRIVATE}
-    view.word(on.word, session, controls.alternatives, **in_order)
-    view.cover(on.cover, inputs, results, **in_order)
+    newest_value = gr.JSON(visible=False)
+    last: dict[str, Any] = {"trigger_mode": "always_last", **PRIVATE}
+    view.word(on.word, [newest_value, session], controls.alternatives, js=newest("place"), **last)
+    view.cover(on.cover, [newest_value, *inputs], results, js=newest("covered"), **last)
     view.hide(on.hide, inputs, results, **PRIVATE)
     controls.alternatives.input(lambda prefix: prefix, controls.alternatives, controls.prefix, **PRIVATE).then(
         **request

@@ -85,7 +85,7 @@ def test_on_a_slow_connection_the_last_touch_counts(captioned: Page) -> None:
         with captioned.expect_request("**/queue/join*"):
             word.click()
     captioned.wait_for_timeout(3000)  # until both answers have come
-    expect(captioned.locator("#alternatives")).to_be_hidden()
+    expect(captioned.locator("#alternatives")).to_be_hidden(timeout=20_000)
 
 
 def test_covering_what_a_word_looked_at_asks_again(captioned: Page) -> None:
