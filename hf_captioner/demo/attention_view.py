@@ -17,8 +17,9 @@ HERE = Path(__file__).parent
 def attention_view(**kwargs: Any) -> gr.HTML:
     """The component; its value is what `view_data` returns.
 
-    Events: `word` when a word is selected or deselected, `cover` when a stroke of the brush ends, `hide` (place) to cover
-    what a word looked at. `newest` gives the first two their place ([caption, word], or null) and mask (row by row).
+    Events: `word` when a word is selected or deselected, `cover` when a stroke of the brush ends, `hide` (place) to
+    cover what a word looked at. `newest` gives the first two their place ([caption, word], or null) and mask, row by
+    row.
 
     No subclass: Gradio would write a file beside this one for it.
     """
