@@ -1,11 +1,5 @@
-"""Train a captioner: `hf-captioner train DATA --out DIR [--recipe FILE] [--backbone FILE | --init ID]`.
+"""The training loop: it ends with the same weights after any interruption, on one process or on several machines."""
 
-Started again with the same arguments after any interruption, it resumes and ends with the same weights.
-Under `accelerate launch` the same command trains on several processes or machines.
-"""
-
-import argparse
-import dataclasses
 import hashlib
 import json
 import logging
@@ -27,12 +21,11 @@ from tqdm import tqdm
 from hf_captioner.atomic import remove_leftovers
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import ConfigError, DataError, TrainingError
-from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.device import resolve_device
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
-from hf_captioner.training.command import NAMELESS, data_set_name, single_data_set
+from hf_captioner.training.command import NAMELESS
 from hf_captioner.training.curves import draw_curves
-from hf_captioner.training.data import Record, load_records, readable_records
+from hf_captioner.training.data import Record
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
 from hf_captioner.training.evaluate import caption_records, score
 from hf_captioner.training.feature_cache import FeatureCache, cached_features
@@ -40,7 +33,7 @@ from hf_captioner.training.initialization import Origin, training_record
 from hf_captioner.training.known_words import known_words, learnable
 from hf_captioner.training.losses import CrossEntropy, LossOutput, SelfCritical
 from hf_captioner.training.optimization import build_average, build_optimizer, set_learning_rate
-from hf_captioner.training.recipe import FROM_BACKBONE, FURTHER, Recipe, Stage
+from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.rewards import Bleu4, CiderD
 from hf_captioner.training.rows import counted
 
@@ -302,25 +295,3 @@ def _accelerator(device: str, mixed_precision: str) -> Accelerator:
         )
     resolve_device(device)
     return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
-
-
-def run(options: argparse.Namespace) -> int:
-    """`hf-captioner train`. Returns 0; raises CaptionerError or OSError for what a user can cause."""
-    data, out = single_data_set("train", options.data), options.out
-    dataset = data_set_name(data, options.dataset)
-    init = options.init or (None if options.backbone else str(bundled_checkpoint()))
-    origin = Origin(options.backbone, init)
-    recipe = Recipe.read(options.recipe or (FURTHER if origin.init else FROM_BACKBONE))
-    terms = options.weights_license.read_text(encoding="utf-8") if options.weights_license else None
-    out.mkdir(parents=True, exist_ok=True)
-    outside = options.allow_outside_paths
-    records = load_records(data, split_file=out / "splits.json", seed=recipe.seed, allow_outside_paths=outside)
-    used = [record for record in records if record.split != "test"]
-    records = readable_records(used, skip_broken=options.skip_broken_images)
-    trainer = Trainer(recipe, records, out, origin, dataset=dataset, device=options.device)
-    if terms is not None:
-        trainer.captioner.weights_license = terms
-    if options.language is not None:
-        trainer.captioner.evaluation = dataclasses.replace(trainer.captioner.evaluation, language=options.language)
-    trainer.run()
-    return 0
