@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 from hf_captioner.atomic import write_text
 from hf_captioner.captioner import ImageCaptioner
+from hf_captioner.config import TIMM
 from hf_captioner.errors import BackboneError, CaptionerError, ConfigError, TrainingError
 from hf_captioner.training.command import run_command
 from hf_captioner.training.data import Record, load_records
@@ -124,7 +125,7 @@ def _origin(row: Row, seed: int, out: Path, weights: Path) -> Origin:
         if not best.exists():
             raise MissingRowError(f"It starts from {row.init!r}, which has no weights in {best}; train that row first.")
         return Origin(init=str(best))
-    local = weights / f"{row.recipe['model']['encoder']}.safetensors"
+    local = weights / f"{row.recipe['model']['encoder'].removeprefix(TIMM)}.safetensors"
     return Origin(backbone=str(local) if local.exists() else "torchvision")
 
 
