@@ -64,22 +64,26 @@ class _Timm:
         self.name = encoder.removeprefix(TIMM)
         if not timm.is_model(self.name):
             raise ConfigError(
-                f"timm {timm.__version__} has no model {self.name!r}; see timm.list_models() for its names."
+                f"timm {timm.__version__} has no model {self.name!r}; timm.list_models() names those it has."
             )
-        self._config = timm.get_pretrained_cfg(self.name)
         self._create: Callable[..., nn.Module] = timm.create_model
+        pretrained = timm.get_pretrained_cfg(self.name)
+        self._pretrained: dict[str, Any] = pretrained.to_dict() if pretrained else {}
 
     def build(self) -> nn.Module:
-        return self._create(self.name, pretrained=False).eval()
+        try:
+            return self._create(self.name, pretrained=False).eval()
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+            raise ConfigError(f"timm's {self.name} cannot be built here ({error}); take another encoder.") from error
 
     def preprocessing(self) -> dict[str, Any]:
-        own = self._config
-        return {"image_size": own.input_size[-1], "image_mean": own.mean, "image_std": own.std}
+        own = self._pretrained
+        return {"image_size": own["input_size"][-1], "image_mean": own["mean"], "image_std": own["std"]} if own else {}
 
     def download(self) -> dict[str, Tensor]:
         raise BackboneError(
             f"{self.name} is timm's, whose weights are not downloaded; give a safetensors file in timm's names, such "
-            f"as model.safetensors of {self._config.hf_hub_id or 'its repository'} on the Hub."
+            f"as model.safetensors of {self._pretrained.get('hf_hub_id') or 'its repository'} on the Hub."
         )
 
 

@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         try:
             with torch.no_grad():
                 shape = self.network(torch.zeros(1, 3, size, size, device=next(self.parameters()).device)).shape
-        except (RuntimeError, AssertionError, TypeError) as error:
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"CaptionerConfig.image_size is {size}; expected a size that {config.encoder} can read ({error})."
             ) from error
@@ -97,13 +97,12 @@ class Encoder(nn.Module):
             raise BackboneError(f"{theirs}: missing {missing[:3]}, unknown {problems.unexpected_keys[:3]}.")
         size = self.config.image_size
         pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-        expected = _within(whole, cut, pixels)
-        found = _folded(cut)
+        expected, found = _within(whole, cut, pixels), _folded(cut)
         with torch.no_grad():
-            error = None if expected is None else (found(pixels) - expected).abs().max()
-        if expected is None or error > 1e-3 * expected.abs().max():
+            same = [float((found(pixels) - each).abs().max()) <= 1e-3 * float(each.abs().max()) for each in expected]
+        if same != [True]:
             raise BackboneError(
-                f"{own.library}'s {own.name} is no chain of its modules, and cannot be an encoder here."
+                f"{own.library}'s {own.name} is no plain chain of its modules, which an encoder here has to be."
             )
         self.network.load_state_dict(found.state_dict())
 
@@ -143,15 +142,15 @@ def _cut(whole: nn.Module, config: CaptionerConfig) -> nn.Sequential:
     return _up_to(first, steps)
 
 
-def _within(whole: nn.Module, cut: nn.Sequential, pixels: Tensor) -> Tensor | None:
-    """What the last module of the cut gives where the whole network calls it; None where it does not."""
-    last = cut[-1]
-    if last not in set(whole.modules()):
+def _within(whole: nn.Module, cut: nn.Sequential, pixels: Tensor) -> list[Tensor]:
+    """What the last module of the cut gives each time that the whole network calls it."""
+    last: nn.Module = cut[-1]
+    if isinstance(last, nn.Sequential) and last not in set(whole.modules()):
         last = last[-1]
     outputs: list[Tensor] = []
     with last.register_forward_hook(lambda module, given, output: outputs.append(output.clone())), torch.no_grad():
         whole(pixels)
-    return outputs[0] if outputs else None
+    return outputs
 
 
 def _up_to(name: str, steps: dict[str, nn.Module]) -> nn.Sequential:
@@ -162,9 +161,20 @@ def _up_to(name: str, steps: dict[str, nn.Module]) -> nn.Sequential:
 def _folded(cut: nn.Sequential) -> nn.Sequential:
     """The network with each batch norm folded into the convolution before it, in place."""
     for module in list(cut.modules()):
-        for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+        for (name, _), (norm_name, norm) in pairwise(list(module.named_children())):
+            holder, name = _last(module, name)
+            conv = getattr(holder, name)
+            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            if conv.out_channels == norm.num_features:
+                setattr(holder, name, fuse_conv_bn_eval(conv, norm))
                 # timm's batch norms hold the activation that follows
                 setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
     return cut.eval()
+
+
+def _last(holder: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Where the module that a child ends with is: in the child itself, or where it is a chain in the chain's last."""
+    while isinstance(chain := getattr(holder, name), nn.Sequential) and len(chain):
+        holder, name = chain, list(chain._modules)[-1]
+    return holder, name
