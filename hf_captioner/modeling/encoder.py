@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         """
         own = backbone_of(self.config.encoder)
         theirs = f"Backbone weights {source} are not {own.library}'s {own.name}"
-        state = own.download() if str(source) == "torchvision" else _read(Path(source), own)
+        state = own.download() if str(source) == "torchvision" else _read(source, own)
         whole = own.build()
         cut = _cut(whole, self.config)
         try:
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
             parameter.requires_grad_(start is not None and index >= start)
 
 
-def _read(file: Path, own: Backbone) -> dict[str, Tensor]:
+def _read(file: str | Path, own: Backbone) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
