@@ -1,5 +1,6 @@
 """The learning curves of a run as a PNG."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     for name in ("CIDEr", "ROUGE-L", "BLEU-4"):
         scores.plot(epochs, [100 * row[name] for row in history], marker="o", label=name)
     for name in (name for name in history[-1] if name.endswith(" CIDEr")):
-        scores.plot(epochs, [100 * row[name] for row in history], linestyle="--", label=name)
+        # A run that goes on under another name has no such score for the epochs before.
+        scores.plot(epochs, [100 * row.get(name, math.nan) for row in history], linestyle="--", label=name)
     scores.set(title="Validation scores", xlabel="epoch", ylabel="score x 100")
     scores.legend()
     for axes in (loss, scores):

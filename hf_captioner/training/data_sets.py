@@ -1,7 +1,6 @@
 """The data sets of one run or one measurement: each with a weight and with what it is called -> their records."""
 
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from hf_captioner.config import ValidatedConfig
 from hf_captioner.errors import ConfigError, DataError
 from hf_captioner.training.data import NAMELESS, Record, by_data_set, read_records
 from hf_captioner.training.hub_data import PREFIX, hub_id
+from hf_captioner.training.rows import counted
 from hf_captioner.training.splits import DrawnSplits
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class DataSet(ValidatedConfig):
     """What the card calls it; None: its id on the Hub, or nothing if it lies on this machine."""
 
     def _check(self) -> None:
-        if not 0 < self.weight < math.inf:
+        if self.weight <= 0:
             raise ConfigError(f"The weight of {self.source} is {self.weight:g}; expected a number above 0.")
 
     @property
@@ -56,8 +56,8 @@ def given_data_sets(
     for flag, values in ("--dataset", names), ("--weights", weights):
         if values is not None and len(values) != len(sources):
             raise ConfigError(
-                f"{flag} has {len(values)} for {len(sources)} data sets ({', '.join(sources)}); give one for each, in "
-                "their order."
+                f"{flag} has {len(values)} for {counted(len(sources), 'data set')} ({', '.join(sources)}); give one "
+                "for each, in their order."
             )
     return tuple(
         DataSet(source, weights[index] if weights else 1.0, names[index] if names else None)
@@ -77,7 +77,7 @@ def load_data_sets(
     labels, card_names = (_distinct(names) for names in _names(data_sets))
     for data_set, label, card_name in zip(data_sets, labels, card_names, strict=True):
         for record in read_records(data_set.source, splits, allow_outside_paths=allow_outside_paths):
-            records.append(replace(record, data_set=label, card_name=card_name, weight=data_set.weight))
+            records.append(replace(record, data_set=label, card_name=card_name, weight=float(data_set.weight)))
     splits.save()
     return records
 

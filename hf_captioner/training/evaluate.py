@@ -135,10 +135,10 @@ def run(options: argparse.Namespace) -> int:
     seconds = (time.perf_counter() - began) / len(records)
     scores = score_each(captions, records)
     for name, (said, own) in apart(captions, records).items():
-        print(f"{name}:\n" if len(scores) > 1 else "", end="")
+        print(f"\n{name}:\n\n" if len(scores) > 1 else "", end="")
         _print_table(scores[name], said, own, seconds, captioner.prepare_generation_config(generation))
     if len(scores) > 1:
-        print(f"mean CIDEr of the {len(scores)} data sets: {100 * mean_scores(scores)['CIDEr']:.1f}")
+        print(f"\nmean CIDEr of the {len(scores)} data sets: {100 * mean_scores(scores)['CIDEr']:.1f}")
     print(f"command: {options.command}")
     if not has_java():
         logger.warning(NO_JAVA)

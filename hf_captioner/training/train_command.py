@@ -6,14 +6,20 @@ Under `accelerate launch` the same command trains on several processes or machin
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
+
+from accelerate.logging import get_logger
 
 from hf_captioner.errors import ConfigError
 from hf_captioner.hub.packaged import bundled_checkpoint
-from hf_captioner.training.data import readable_records
+from hf_captioner.training.data import Record, by_data_set, readable_records
 from hf_captioner.training.data_sets import DataSet, given_data_sets, load_data_sets
 from hf_captioner.training.initialization import Origin
 from hf_captioner.training.recipe import FROM_BACKBONE, FURTHER, Recipe
+from hf_captioner.training.rows import counted
 from hf_captioner.training.trainer import Trainer
+
+logger = get_logger(__name__)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,12 +36,23 @@ def run(options: argparse.Namespace) -> int:
     used = [record for record in records if record.split != "test"]
     records = readable_records(used, skip_broken=options.skip_broken_images)
     trainer = Trainer(recipe, records, out, origin, device=options.device)
+    if len(data_sets) > 1:
+        _tell_sizes(records)
     if terms is not None:
         trainer.captioner.weights_license = terms
     if options.language is not None:
         trainer.captioner.evaluation = dataclasses.replace(trainer.captioner.evaluation, language=options.language)
     trainer.run()
     return 0
+
+
+def _tell_sizes(records: Sequence[Record]) -> None:
+    """Say what each data set brings."""
+    for name, own in by_data_set(records).items():
+        train = sum(record.split == "train" for record in own)
+        shown, weight = counted(round(own[0].weight * train), "time"), f"{own[0].weight:g}"
+        images = f"{counted(train, 'training image')} of weight {weight}, shown {shown} an epoch"
+        logger.info("%s: %s; %s.", name, images, counted(len(own) - train, "validation image"))
 
 
 def _data_sets(options: argparse.Namespace, recipe: Recipe) -> tuple[DataSet, ...]:

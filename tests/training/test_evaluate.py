@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from hf_captioner import ImageCaptioner
 from hf_captioner.cli import main
+from hf_captioner.training.agreed_words import says_agreed_word
 from hf_captioner.training.evaluate import describe
 from tests.conftest import write_table
 
@@ -94,3 +95,11 @@ def test_captions_are_described_beside_the_metrics() -> None:
     assert found["end in an article or preposition"] == 1
     assert found["repeat a phrase"] == 1
     assert found["words a caption"] == pytest.approx((4 + 10 + 3 + 3) / 4)
+
+
+def test_a_caption_says_an_agreed_word_or_none() -> None:
+    kitchen = ["A man in the Kitchen.", "the kitchen, with a man", "a man, kitchen", "oven, oven, oven", "an oven"]
+    found = says_agreed_word(["a man in a kitchen", "a man with an oven"], [kitchen] * 2)
+    assert found == [True, False], "man is common, and two people say oven"
+    assert says_agreed_word(["a man in a kitchen"], [["a kitchen"] * 2]) == [], "two cannot agree"
+    assert says_agreed_word(["an ox"], [["an ox"] * 3]) == [], "too short"
