@@ -154,8 +154,8 @@ def _add_train(commands: Commands) -> None:
     begin = parser.add_mutually_exclusive_group()
     init = "begin with this captioner, a folder or Hub id (default: the bundled checkpoint, but for --backbone)"
     _add_path(begin, "--init", metavar="ID", type=str, help=init)
-    backbone = "begin with an encoder's weights only: a safetensors file in torchvision's names, or torchvision, which "
-    backbone += "downloads them, or random (default: none)"
+    backbone = "begin with an encoder's weights only: a safetensors file in torchvision's or timm's names, or "
+    backbone += "torchvision, which downloads its own, or random (default: none)"
     _add_path(begin, "--backbone", metavar="WEIGHTS", type=str, help=backbone)
     device = "auto, cpu or cuda; the recipe says in which precision (default: %(default)s, CUDA where there is one)"
     parser.add_argument("--device", default="auto", help=device)

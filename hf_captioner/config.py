@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 import types
 import typing
@@ -22,6 +23,8 @@ DEFAULT_LAYERS = {
     "inception_v3": "Mixed_7c",
 }
 """The layer of each torchvision encoder whose output is its last feature map."""
+TIMM = "timm:"
+"""What an encoder's name begins with that is timm's."""
 
 DECODERS = ("bilstm", "lstm", "gru")
 ATTENTIONS = ("dot", "none")
@@ -289,7 +292,7 @@ class CaptionerConfig(ValidatedConfig):
     vocabulary_size: int
     encoder: str = "resnet50"
     encoder_layer: str | None = None
-    """The encoder's module whose output is the feature map; None becomes its last one (`DEFAULT_LAYERS`)."""
+    """The encoder's module whose output is the feature map; None is its last one (`DEFAULT_LAYERS`)."""
     image_size: int = 224
     """S: every image is resized to S x S pixels, nothing is cropped."""
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -308,7 +311,10 @@ class CaptionerConfig(ValidatedConfig):
     """None where no confidence was calibrated."""
 
     def _check(self) -> None:
-        self._require(self.encoder in DEFAULT_LAYERS, "encoder", f"one of {sorted(DEFAULT_LAYERS)}")
+        known = self.encoder in DEFAULT_LAYERS or re.fullmatch(f"{TIMM}[a-z0-9_]+", self.encoder) is not None
+        self._require(
+            known, "encoder", f"one of {sorted(DEFAULT_LAYERS)}, or {TIMM}NAME with a name of timm.list_models()"
+        )
         self._require(self.decoder in DECODERS, "decoder", f"one of {list(DECODERS)}")
         self._require(self.attention in ATTENTIONS, "attention", f"one of {list(ATTENTIONS)}")
         for name in ("hidden_size", "backward_hidden_size"):
@@ -320,4 +326,4 @@ class CaptionerConfig(ValidatedConfig):
         self._require(len(mean) == 3 and max(map(abs, mean)) <= 100, "image_mean", "three numbers from -100 to 100")
         self._require(len(std) == 3 and min(std) >= 1e-4 and max(std) <= 100, "image_std", "three from 0.0001 to 100")
         if self.encoder_layer is None:
-            object.__setattr__(self, "encoder_layer", DEFAULT_LAYERS[self.encoder])
+            object.__setattr__(self, "encoder_layer", DEFAULT_LAYERS.get(self.encoder))

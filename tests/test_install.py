@@ -23,6 +23,7 @@ HOMEPAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls
 EXTRAS = {
     "demo": {"gradio"},
     "train": {"accelerate", "datasets", "evaluate", "pyarrow", "skimage"},
+    "timm": {"timm"},
     "bulk": {"datasets", "pyarrow"},
     "ray": {"pyarrow", "ray"},
     "completion": {"shtab"},

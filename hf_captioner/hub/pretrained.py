@@ -18,7 +18,7 @@ from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
 from torch import nn
 
 from hf_captioner.config import CaptionerConfig, GenerationConfig
-from hf_captioner.errors import CheckpointError, ConfigError, TokenizerError
+from hf_captioner.errors import CheckpointError, ConfigError, MissingExtraError, TokenizerError
 from hf_captioner.hub.card import is_generated, render_card
 from hf_captioner.hub.checkpoint import (
     CARD,
@@ -130,12 +130,15 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
 
     @classmethod
     def _without_weights(cls, folder: Path) -> Self:
-        """What a folder's files but for the weights say, on the meta device. Raises CheckpointError."""
+        """What a folder's files but for the weights say, on the meta device. Raises CheckpointError, and
+        MissingExtraError for an encoder whose library is not installed."""
         description = read_description(folder)
         try:
             tokenizer = CaptionTokenizer.load(folder / TOKENIZER)
             with torch.device("meta"):
                 captioner = cls(description.config, tokenizer, description.generation_config)
+        except MissingExtraError:
+            raise  # the checkpoint is whole
         except (ConfigError, TokenizerError) as error:
             raise CheckpointError(f"{folder} is not a whole captioner: {error}") from error
         captioner.evaluation = description.evaluation

@@ -1,4 +1,4 @@
-"""The encoder: pixels to a feature map, by a torchvision network that is cut at a named layer."""
+"""The encoder: pixels to a feature map, by an ImageNet network that is cut at a layer."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import BackboneError, ConfigError
-
-BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": False, "transform_input": True}}
+from hf_captioner.modeling.backbone import Backbone, backbone_of, steps_of
 
 
 @dataclass(frozen=True)
@@ -43,17 +41,29 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, config: CaptionerConfig) -> None:
+        """Raises ConfigError for a network, a layer or an image size that gives no feature map."""
         super().__init__()
         self.config = config
-        self.network = _cut(_backbone(config.encoder), config)
+        self.network = _folded(_cut(backbone_of(config.encoder).build(), config))
+        left = [name for name, _ in self.network.named_buffers()]
+        if left:
+            raise ConfigError(
+                f"CaptionerConfig.encoder is {config.encoder!r}, of which {left[0]} is no weight and cannot be folded "
+                "into one; expected a network in which every batch norm follows its convolution."
+            )
         size = config.image_size
         try:
             with torch.no_grad():
                 shape = self.network(torch.zeros(1, 3, size, size, device=next(self.parameters()).device)).shape
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"CaptionerConfig.image_size is {size}; expected a size that {config.encoder} can read ({error})."
             ) from error
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ConfigError(
+                f"CaptionerConfig.encoder is {config.encoder!r}, which makes {list(shape[1:])} of an image; expected a "
+                "convolutional network, which makes (channels, height, width)."
+            )
         self.channels = int(shape[1])
         self.height, self.width = int(shape[2]), int(shape[3])
 
@@ -67,40 +77,34 @@ class Encoder(nn.Module):
         return FeatureMap(features.flatten(2).transpose(1, 2), features.shape[2], features.shape[3])
 
     def load_backbone(self, source: str | Path) -> None:
-        """Load ImageNet weights in torchvision's names: a safetensors file, or `torchvision` to download its own.
+        """Load ImageNet weights in the names of the network's library: a safetensors file of any float type, or
+        `torchvision` to download its own. What lies behind the feature map may be missing.
 
-        Raises BackboneError where they are not reached or are not exactly this backbone's tensors.
+        Raises BackboneError where they are not reached or are not this network's tensors.
         """
-        name = self.config.encoder
-        if str(source) == "torchvision":
-            try:
-                state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(
-                    check_hash=True, weights_only=True
-                )
-            except OSError as error:
-                raise BackboneError(
-                    f"torchvision's weights for {name} were not reached ({error}); connect, or give a local file."
-                ) from error
-        else:
-            try:
-                state = load_file(source)
-            except (OSError, SafetensorError) as error:
-                raise BackboneError(
-                    f"Backbone weights {source}: {error}; expected a safetensors file of torchvision's {name}, "
-                    "or the word torchvision."
-                ) from error
-        backbone = _backbone(name)
+        own = backbone_of(self.config.encoder)
+        theirs = f"Backbone weights {source} are not {own.library}'s {own.name}"
+        state = own.download() if str(source) == "torchvision" else _read(source, own)
+        whole = own.build()
+        cut = _cut(whole, self.config)
         try:
-            problems = backbone.load_state_dict(state, strict=False)
+            problems = whole.load_state_dict(state, strict=False)
         except RuntimeError as error:
-            raise BackboneError(f"Backbone weights {source} are not torchvision's {name}: {error}") from error
-        missing = [key for key in problems.missing_keys if not key.endswith("num_batches_tracked")]
+            raise BackboneError(f"{theirs}: {error}") from error
+        needed = {key for key in cut.state_dict() if not key.endswith("num_batches_tracked")}
+        missing = [key for key in problems.missing_keys if key in needed]
         if missing or problems.unexpected_keys:
+            raise BackboneError(f"{theirs}: missing {missing[:3]}, unknown {problems.unexpected_keys[:3]}.")
+        size = self.config.image_size
+        pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        expected, found = _within(whole, cut, pixels), _folded(cut)
+        with torch.no_grad():
+            same = [float((found(pixels) - each).abs().max()) <= 1e-3 * float(each.abs().max()) for each in expected]
+        if same != [True]:
             raise BackboneError(
-                f"Backbone weights {source} are not torchvision's {name}: "
-                f"missing {missing[:3]}, unknown {problems.unexpected_keys[:3]}."
+                f"{own.library}'s {own.name} is no plain chain of its modules, which an encoder here has to be."
             )
-        self.network.load_state_dict(_cut(backbone, self.config).state_dict())
+        self.network.load_state_dict(found.state_dict())
 
     def unfreeze_from(self, first: str | None) -> None:
         """Unfreeze the parameters from the module `first` on (`layer2`, `features.17`, ...); None freezes all."""
@@ -112,36 +116,20 @@ class Encoder(nn.Module):
             parameter.requires_grad_(start is not None and index >= start)
 
 
-def _backbone(name: str) -> nn.Module:
-    return torchvision.models.get_model(name, weights=None, **BUILD_OPTIONS.get(name, {})).eval()
+def _read(file: str | Path, own: Backbone) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        word = ", or the word torchvision" if own.library == "torchvision" else ""
+        raise BackboneError(
+            f"Backbone weights {file}: {error}; expected a safetensors file of {own.library}'s {own.name}{word}."
+        ) from error
 
 
-class _InceptionScale(nn.Module):
-    """Pixels normalised as for ImageNet -> the (x - 0.5) / 0.5 that Inception's weights expect."""
-
-    def __init__(self, backbone: torchvision.models.Inception3) -> None:
-        super().__init__()
-        self.transform = backbone._transform_input
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.transform(pixels)
-
-
-def _cut(backbone: nn.Module, config: CaptionerConfig) -> nn.Sequential:
-    """The network up to the config's layer, with batch norm folded: (B, 3, S, S) -> (B, C, h, w).
-
-    Up to their pooling the four networks are chains of their modules, so no tracing is needed: torch.fx would replace
-    every module's call while it traces, also in other threads.
-    """
-    steps: dict[str, nn.Module] = {}
-    if isinstance(backbone, torchvision.models.Inception3):
-        steps["scale"] = _InceptionScale(backbone)
-    for name, module in backbone.named_children():
-        if name == "avgpool":
-            break
-        if name != "AuxLogits":  # Inception's second head, beside the chain
-            steps[name] = module
-    layer = str(config.encoder_layer)
+def _cut(whole: nn.Module, config: CaptionerConfig) -> nn.Sequential:
+    """The network up to the config's layer: (B, 3, S, S) -> (B, C, h, w); its modules are the whole network's."""
+    steps = steps_of(whole)
+    layer = config.encoder_layer or next(reversed(steps))
     first, _, rest = layer.partition(".")
     last = steps.get(first)
     inner = dict(last.named_children()) if isinstance(last, nn.Sequential) else {}
@@ -151,10 +139,18 @@ def _cut(backbone: nn.Module, config: CaptionerConfig) -> nn.Sequential:
         )
     if rest:
         steps[first] = _up_to(rest, inner)
-    cut = _up_to(first, steps)
-    for module in list(cut.modules()):
-        _fold_batch_norm(module)
-    return cut.eval()
+    return _up_to(first, steps)
+
+
+def _within(whole: nn.Module, cut: nn.Sequential, pixels: Tensor) -> list[Tensor]:
+    """What the last module of the cut gives each time that the whole network calls it."""
+    last: nn.Module = cut[-1]
+    if isinstance(last, nn.Sequential) and last not in set(whole.modules()):
+        last = last[-1]
+    outputs: list[Tensor] = []
+    with last.register_forward_hook(lambda module, given, output: outputs.append(output.clone())), torch.no_grad():
+        whole(pixels)
+    return outputs
 
 
 def _up_to(name: str, steps: dict[str, nn.Module]) -> nn.Sequential:
@@ -162,9 +158,23 @@ def _up_to(name: str, steps: dict[str, nn.Module]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((kept, steps[kept]) for kept in names[: names.index(name) + 1]))
 
 
-def _fold_batch_norm(module: nn.Module) -> None:
-    """Fold each batch norm among the module's children into the convolution before it."""
-    for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(conv, norm))
-            setattr(module, norm_name, nn.Identity())
+def _folded(cut: nn.Sequential) -> nn.Sequential:
+    """The network with each batch norm folded into the convolution before it, in place."""
+    for module in list(cut.modules()):
+        for (name, _), (norm_name, norm) in pairwise(list(module.named_children())):
+            holder, name = _last(module, name)
+            conv = getattr(holder, name)
+            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            if conv.out_channels == norm.num_features:
+                setattr(holder, name, fuse_conv_bn_eval(conv, norm))
+                # timm's batch norms hold the activation that follows
+                setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
+    return cut.eval()
+
+
+def _last(holder: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Where the module that a child ends with is: in the child itself, or where it is a chain in the chain's last."""
+    while isinstance(chain := getattr(holder, name), nn.Sequential) and len(chain):
+        holder, name = chain, list(chain._modules)[-1]
+    return holder, name

@@ -30,7 +30,7 @@ class Origin:
     """Exactly one of the two is given."""
 
     backbone: str | None = None
-    """Encoder weights: a safetensors file in torchvision's names, or the word torchvision or random."""
+    """Encoder weights: a safetensors file in its library's names, or the word torchvision or random."""
     init: str | None = None
     """A captioner to train further: its folder or Hub id."""
 

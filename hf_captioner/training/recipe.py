@@ -8,6 +8,7 @@ import yaml
 
 from hf_captioner.config import CaptionerConfig, GenerationConfig, ValidatedConfig
 from hf_captioner.errors import ConfigError
+from hf_captioner.modeling.backbone import backbone_of
 from hf_captioner.training.data_sets import DataSet
 
 OBJECTIVES = ("cross_entropy", "self_critical")
@@ -108,9 +109,11 @@ class Recipe(ValidatedConfig):
         self.generation_config()
 
     def captioner_config(self, vocabulary_size: int) -> CaptionerConfig:
-        """The configuration of the model that this recipe trains."""
+        """The configuration of the model that this recipe trains, with its encoder's own preprocessing where `model`
+        says nothing of it."""
+        encoder = CaptionerConfig(vocabulary_size, encoder=self.model.get("encoder", CaptionerConfig.encoder)).encoder
         try:
-            return CaptionerConfig(vocabulary_size=vocabulary_size, **self.model)
+            return CaptionerConfig(vocabulary_size, **{**backbone_of(encoder).preprocessing(), **self.model})
         except TypeError as error:
             raise ConfigError(f"Recipe.model: {error}.") from error
 

@@ -1,6 +1,7 @@
 """A captioner saves and loads exactly what it is, and refuses what it is not."""
 
 import dataclasses
+import importlib.util
 import json
 import pickle
 import resource
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_captioner import CaptionerConfig, CheckpointError, ConfigError, ImageCaptioner
 from hf_captioner.config import ATTENTIONS, DECODERS, DEFAULT_LAYERS
+from hf_captioner.errors import MissingExtraError
 from hf_captioner.hub.evaluation import Evaluation, Scores
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
@@ -74,7 +76,7 @@ def test_on_disk_float16_without_duplicates_in_memory_float32_and_tied(saved: Pa
     assert not any(module.training for module in loaded.modules())
 
 
-@pytest.mark.parametrize("encoder", DEFAULT_LAYERS)
+@pytest.mark.parametrize("encoder", [*DEFAULT_LAYERS, "timm:resnet10t"])
 def test_every_number_of_every_kind_of_captioner_is_saved(encoder: str, tiny_tokenizer: CaptionTokenizer) -> None:
     size = 299 if encoder == "inception_v3" else 224
     with torch.device("meta"):
@@ -203,6 +205,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "wrong type": (lambda f: change_config(f, hidden_size="16"), r"CaptionerConfig\.hidden_size is '16'; expected int"),
     "a node that is not there": (lambda f: change_config(f, encoder_layer="layer9"), r"encoder_layer is 'layer9'"),
+    "an encoder from somewhere": (
+        lambda f: change_config(f, encoder="timm:hf-hub:stranger/model", encoder_layer=None),
+        r"encoder is 'timm:hf-hub:stranger/model'; expected one of .*, or timm:NAME with a name of timm",
+    ),
+    "an encoder that timm lacks": (
+        lambda f: change_config(f, encoder="timm:resnet9000", encoder_layer=None),
+        r"is not a whole captioner: timm .* has no model 'resnet9000'",
+    ),
     "words and config differ": (
         lambda f: change_config(f, vocabulary_size=99),
         r"vocabulary_size is 99; expected the tokenizer's \d+",
@@ -289,6 +299,16 @@ def test_nothing_large_is_allocated_for_weights_that_do_not_fit(saved: Path) -> 
     with pytest.raises(CheckpointError, match=r"does not fit config\.json"):
         ImageCaptioner.from_pretrained(saved)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+
+
+def test_a_whole_checkpoint_whose_encoders_library_is_missing_says_what_to_install(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_config(saved, encoder="timm:resnet10t", encoder_layer=None)
+    found = importlib.util.find_spec
+    monkeypatch.setattr("hf_captioner.errors.find_spec", lambda name: None if name == "timm" else found(name))
+    with pytest.raises(MissingExtraError, match=r"^The encoder timm:resnet10t needs packages .*hf-captioner\[timm\]"):
+        ImageCaptioner.from_pretrained(saved)
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused_at_once(

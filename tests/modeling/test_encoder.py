@@ -1,22 +1,27 @@
 """Every backbone gives the grid that it declares, from the weights that it was given, and from no others."""
 
+import importlib.util
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 
 from hf_captioner import CaptionerConfig, ConfigError
-from hf_captioner.modeling.encoder import BUILD_OPTIONS, Encoder
+from hf_captioner.errors import BackboneError, MissingExtraError
+from hf_captioner.modeling.backbone import BUILD_OPTIONS
+from hf_captioner.modeling.encoder import Encoder, _cut, _folded
 
 GRIDS = [
     ("resnet50", 224, 2048, (7, 7), 32.0),
     ("resnet18", 224, 512, (7, 7), 32.0),
     ("vgg16", 224, 512, (7, 7), 32.0),
     ("inception_v3", 299, 2048, (8, 8), 299 / 8),
+    ("timm:tf_efficientnet_lite2", 260, 1280, (9, 9), 260 / 9),
 ]
 
 
@@ -152,3 +157,120 @@ def test_training_mode_changes_no_output() -> None:
     with torch.no_grad():
         frozen, training = encoder.eval()(pixels), encoder.train()(pixels)
     torch.testing.assert_close(training.values, frozen.values, rtol=0, atol=0)
+
+
+# -- timm --------------------------------------------------------------------------------------------------------------
+
+
+def randomized(name: str) -> torch.nn.Module:
+    """A network of timm whose batch norms do something."""
+    torch.manual_seed(0)
+    backbone = timm.create_model(name).eval()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                torch.nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                torch.nn.init.uniform_(tensor, -0.5, 0.5)
+    return backbone
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_efficientnet", "test_convnext"])
+def test_the_grid_of_a_network_of_timm_is_timms(name: str, tmp_path: Path) -> None:
+    backbone = randomized(name)
+    save_file(backbone.state_dict(), tmp_path / "backbone.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder=f"timm:{name}", image_size=96))
+    encoder.load_backbone(tmp_path / "backbone.safetensors")
+    assert not list(encoder.buffers()), "batch norm is folded"
+    pixels = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        expected, found = backbone.forward_features(pixels), encoder(pixels)
+    assert (found.height, found.width) == tuple(expected.shape[2:])
+    expected = expected.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(found.values, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_a_network_of_timm_is_cut_and_unfrozen_as_torchvisions_are() -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="timm:test_efficientnet", encoder_layer="blocks.2", image_size=64))
+    whole = Encoder(CaptionerConfig(10, encoder="timm:test_efficientnet", image_size=64))
+    assert encoder.height > whole.height
+    encoder.unfreeze_from("blocks.2")
+    trainable = {name for name, p in encoder.network.named_parameters() if p.requires_grad}
+    assert trainable and all(name.startswith("blocks.2.") for name in trainable)
+    with pytest.raises(ConfigError, match=r"encoder_layer is 'blocks.9'; timm:test_efficientnet has the layers 0, 1"):
+        Encoder(CaptionerConfig(10, encoder="timm:test_efficientnet", encoder_layer="blocks.9", image_size=64))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("test_resnet9000", r"timm .* has no model 'test_resnet9000'; timm\.list_models\(\) names"),
+        ("test_vit", "makes .* of an image; expected a convolutional network|expected a size that"),
+        ("densenet121", "cannot be folded into one; expected a network in which every batch norm follows"),
+    ],
+)
+def test_a_network_of_timm_that_gives_no_feature_map_is_one_sentence(name: str, sentence: str) -> None:
+    with torch.device("meta"), pytest.raises(ConfigError, match=sentence):
+        Encoder(CaptionerConfig(10, encoder=f"timm:{name}"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf-hub:stranger/model", "hf_hub:stranger/model", "local-dir:/tmp", "resnet10t.c3_in1k", "../x", "", "x" * 9],
+)
+def test_only_timms_own_models_are_built(name: str) -> None:
+    """`hf-hub:` would download a stranger's configuration, and `local-dir:` read any folder."""
+    with pytest.raises(ConfigError, match=r"encoder is 'timm:|has no model 'xxxxxxxxx'"):
+        Encoder(CaptionerConfig(10, encoder=f"timm:{name}"))
+
+
+def test_the_weights_of_a_network_of_timm_are_a_file_in_its_own_names(tmp_path: Path) -> None:
+    encoder = Encoder(CaptionerConfig(10, encoder="timm:test_resnet", image_size=64))
+    with pytest.raises(
+        BackboneError, match=r"test_resnet is timm's, whose weights are not downloaded; give a safetens"
+    ):
+        encoder.load_backbone("torchvision")
+    save_file(randomized_resnet18().state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(BackboneError, match="are not timm's test_resnet"):
+        encoder.load_backbone(tmp_path / "other.safetensors")
+    with pytest.raises(BackboneError, match=r"expected a safetensors file of timm's test_resnet\.$"):
+        encoder.load_backbone(tmp_path / "gone.safetensors")
+
+
+def test_a_network_that_calls_its_modules_in_another_order_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = randomized("test_resnet")
+    save_file(backbone.state_dict(), tmp_path / "backbone.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder="timm:test_resnet", image_size=64))
+    once = type(backbone).forward_features
+    monkeypatch.setattr(type(backbone), "forward_features", lambda self, x: once(self, x.flip(1)))
+    with pytest.raises(BackboneError, match="timm's test_resnet is no plain chain of its modules"):
+        encoder.load_backbone(tmp_path / "backbone.safetensors")
+
+
+def test_without_timm_its_encoders_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("hf_captioner.errors.find_spec", lambda name: None if name == "timm" else found(name))
+    with pytest.raises(MissingExtraError, match=r"The encoder timm:test_resnet needs packages .*hf-captioner\[timm\]"):
+        Encoder(CaptionerConfig(10, encoder="timm:test_resnet"))
+
+
+# -- weights that are not whole ----------------------------------------------------------------------------------------
+
+
+def test_weights_may_end_at_the_feature_map_and_be_float16(tmp_path: Path) -> None:
+    """As those of VGG-16's convolutions alone do."""
+    halves = {name: value.half() for name, value in randomized_resnet18().state_dict().items() if "fc." not in name}
+    save_file(halves, tmp_path / "features.safetensors")
+    encoder = Encoder(CaptionerConfig(10, encoder="resnet18", image_size=64))
+    encoder.load_backbone(tmp_path / "features.safetensors")
+    backbone = torchvision.models.resnet18().eval()
+    backbone.load_state_dict({**backbone.state_dict(), **halves})
+    expected = _folded(_cut(backbone, encoder.config)).state_dict()
+    torch.testing.assert_close(encoder.network.state_dict(), expected)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    del halves["layer4.1.conv2.weight"]
+    save_file(halves, tmp_path / "features.safetensors")
+    with pytest.raises(BackboneError, match=r"missing \['layer4.1.conv2.weight'\], unknown \[\]"):
+        encoder.load_backbone(tmp_path / "features.safetensors")

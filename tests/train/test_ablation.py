@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 from hf_captioner.modeling.encoder import Encoder
 from hf_captioner.training import metrics
+from hf_captioner.training.data import Record
 from hf_captioner.training.recipe import Recipe
+from hf_captioner.training.trainer import Trainer
 from tests.conftest import write_table
 from train.ablation import main, read_rows
 
@@ -66,7 +70,8 @@ def test_every_row_is_measured_once_and_named(
     results = json.loads((tmp_path / "ablation.json").read_text())["results"]
     found = [(result["row"], result["seed"]) for result in results]
     assert found == [("baseline", 1), ("baseline", 2), ("LSTM", 1), ("further", 1)]
-    assert set(results[0]["beams"]) == {"1", "3", "5"}
+    (scores,) = results[0]["data_sets"].values()
+    assert set(scores) == {"1", "3", "5"}
     assert results[0]["parameters"] > results[2]["parameters"]
     assert (tmp_path / "ablation.png").stat().st_size > 1000
     assert not list(tmp_path.glob("*/state.safetensors"))
@@ -82,6 +87,43 @@ def test_every_row_is_measured_once_and_named(
     assert "| 1 |\n" in capsys.readouterr().out
 
 
+def test_a_row_is_trained_on_the_data_sets_that_it_names_and_scored_on_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "has_java", lambda: False)
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "test_resnet.safetensors")
+    for name in ("dogs", "cats"):
+        (tmp_path / name).mkdir()
+        write_table(tmp_path / name, ["train"] * 4 + ["validation"] * 4, kinds=4)
+    base = PLAN.partition("rows:")[0].replace("resnet18, encoder_layer: layer1", "'timm:test_resnet'")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        base + "rows: [{name: alone, data: {dogs: 1}}, {name: both, data: {dogs: 1, cats: 2}}, {name: all of them}]"
+    )
+    trained: list[dict[str, float]] = []
+    once = Trainer.__init__
+
+    def remember(self: Trainer, recipe: Recipe, records: list[Record], *rest: Any, **options: Any) -> None:
+        trained.append({record.data_set: record.weight for record in records})
+        once(self, recipe, records, *rest, **options)
+
+    monkeypatch.setattr(Trainer, "__init__", remember)
+    flags = ["--plan", str(plan), "--out", str(tmp_path / "out"), "--weights", str(tmp_path), "--seeds", "1"]
+    data = ["--data", str(tmp_path / "dogs"), str(tmp_path / "cats")]
+    assert main([*flags, *data]) == 0
+    assert trained == [{"dogs": 1.0}, {"dogs": 1.0, "cats": 2.0}, {"dogs": 1.0, "cats": 1.0}]
+    lines = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert lines == [f"| {row}; on {name}" for row in ("alone", "both", "all of them") for name in ("dogs", "cats")]
+    alone = json.loads((tmp_path / "out" / "alone-1" / "result.json").read_text())
+    assert set(alone["data_sets"]) == {"dogs", "cats"} and alone["data"] == {"dogs": 1}
+    plan.write_text(base + "rows: [{name: alone, data: {dogs: 1, cats: 1}}]")
+    assert main([*flags, *data]) == 2
+    assert "was measured with another recipe or data; delete" in capsys.readouterr().err
+    assert main([*flags, *data, "--out", str(tmp_path / "other"), "--dataset", "hounds", "cats"]) == 2
+    assert "'alone' is trained on dogs; found hounds, cats. Give each" in capsys.readouterr().err
+
+
 def test_the_results_are_those_of_the_plan() -> None:
     rows, seeds = read_rows(RECIPES / "ablation.yaml")
     found = json.loads((RECIPES / "ablation.json").read_text(encoding="utf-8"))
@@ -93,7 +135,7 @@ def test_the_results_are_those_of_the_plan() -> None:
         assert measured == seeds or row.name in found["not measured"], row.name
 
 
-@pytest.mark.parametrize("plan", ["ablation.yaml", "regularisation.yaml"])
+@pytest.mark.parametrize("plan", ["ablation.yaml", "data_sets.yaml", "regularisation.yaml"])
 def test_the_plans_of_the_repository_are_sound(plan: str) -> None:
     rows, seeds = read_rows(RECIPES / plan)
     names = [row.name for row in rows]
@@ -103,6 +145,13 @@ def test_the_plans_of_the_repository_are_sound(plan: str) -> None:
         assert row.init is None or row.init in names[: names.index(row.name)]
         with torch.device("meta"):
             assert Encoder(recipe.captioner_config(100)).channels >= 512
+
+
+def test_the_plan_of_the_data_sets_compares_one_recipe_on_one_set_and_on_both() -> None:
+    rows, _ = read_rows(RECIPES / "data_sets.yaml")
+    alone, _, both = rows
+    assert alone.recipe == both.recipe == read_rows(RECIPES / "ablation.yaml")[0][0].recipe
+    assert (alone.data, both.data) == ({"Flickr8k": 1}, {"Flickr8k": 1, "general": 2})
 
 
 def test_both_plans_begin_with_the_same_baseline() -> None:
