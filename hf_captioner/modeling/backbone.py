@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -12,6 +13,8 @@ from hf_captioner.errors import BackboneError, ConfigError, require_extra
 BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": False, "transform_input": True}}
 HEAD = ("avgpool", "global_pool", "pre_logits", "head", "fc", "classifier")
 """Where the feature map ends: the names that both libraries give to what pools it and classifies."""
+MAX_PARAMETERS = 200_000_000
+"""Of one of timm's networks, its classifier included."""
 BESIDE = ("AuxLogits",)
 """Inception's second head, beside the chain."""
 
@@ -71,8 +74,15 @@ class _Timm:
         self._pretrained: dict[str, Any] = pretrained.to_dict() if pretrained else {}
 
     def build(self) -> nn.Module:
+        with torch.device("meta"):  # a stranger's checkpoint may name a network of billions
+            parameters = sum(parameter.numel() for parameter in self._random().parameters())
+        if parameters > MAX_PARAMETERS:
+            raise ConfigError(f"timm's {self.name} has {parameters:,} parameters; expected at most {MAX_PARAMETERS:,}.")
+        return self._random().eval()
+
+    def _random(self) -> nn.Module:
         try:
-            return self._create(self.name, pretrained=False).eval()
+            return self._create(self.name, pretrained=False)
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise ConfigError(f"timm's {self.name} cannot be built here ({error}); take another encoder.") from error
 
