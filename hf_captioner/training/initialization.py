@@ -39,8 +39,9 @@ class Origin:
         if (self.backbone is None) == (self.init is None):
             raise ConfigError("Training starts from either a backbone or a captioner; give one of --backbone, --init.")
 
-    def captioner(self, recipe: Recipe, train: Sequence[Record]) -> ImageCaptioner:
-        """The captioner on the CPU as training starts, the same in every process. Raises ConfigError and DataError."""
+    def captioner(self, recipe: Recipe, train: Sequence[Record]) -> tuple[ImageCaptioner, int]:
+        """The captioner on the CPU as training starts, the same in every process, and by how many words its vocabulary
+        grew for the training captions; these are its last. Raises ConfigError and DataError."""
         torch.manual_seed(recipe.seed)
         sentences = [caption for record in train for caption in record.captions]
         if self.init is not None:
@@ -53,7 +54,7 @@ class Origin:
         captioner = ImageCaptioner(recipe.captioner_config(len(tokenizer)), tokenizer, recipe.generation_config())
         if self.backbone not in (None, RANDOM):
             captioner.encoder.load_backbone(self.backbone)
-        return captioner
+        return captioner, 0
 
     def identity(self, captioner: ImageCaptioner) -> str:
         """What tells the weights that training starts from, but not what was measured of them."""
@@ -70,7 +71,7 @@ class Origin:
         return "another captioner" if Path(self.init).is_dir() else f"the captioner {self.init}"
 
 
-def _further(recipe: Recipe, init: str, sentences: Sequence[str]) -> ImageCaptioner:
+def _further(recipe: Recipe, init: str, sentences: Sequence[str]) -> tuple[ImageCaptioner, int]:
     """The captioner `init`, as its own config says, with the words that it lacks of the sentences and the recipe's
     generation settings; the log tells the rest."""
     given = ImageCaptioner.from_pretrained(init, device="cpu")
@@ -93,7 +94,7 @@ def _further(recipe: Recipe, init: str, sentences: Sequence[str]) -> ImageCaptio
     captioner.encoder.load_state_dict(given.encoder.state_dict())
     captioner.decoder.load_state_dict(grown_weights(given.decoder.state_dict(), tokenizer, sentences))
     captioner.weights_license, captioner.evaluation = given.weights_license, given.evaluation
-    return captioner
+    return captioner, len(new_words.counts)
 
 
 def _plain(value: Any) -> Any:

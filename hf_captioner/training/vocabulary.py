@@ -10,8 +10,12 @@ from torch import Tensor
 from hf_captioner.modeling.tokenizer import SPECIAL, CaptionTokenizer
 from hf_captioner.training.rows import counted, listed
 
-WORD_TENSORS = ("embedding.weight", "output.weight", "output.bias")
+BIAS = "output.bias"
+WORD_TENSORS = ("embedding.weight", "output.weight", BIAS)
 """The decoder's tensors with a row for each word; the second is the first where they are tied."""
+RARER = 1.0
+"""By how much the bias of a new word begins below that of the words in its place: e times less likely, it is not said
+of every image before it is learned."""
 
 Context = tuple[int | None, int | None]
 """The ids of the words before and after a word; None where it does not matter."""
@@ -59,13 +63,14 @@ def grown_weights(
         e(w) = 1/n sum_i sum_v p(v | l_i, r_i) e(v),
 
     p the share of v among the known words that the captions hold between l_i and r_i; where they hold none there, among
-    those after l_i, else those before r_i, else among all known words, each once.
+    those after l_i, else those before r_i, else among all known words, each once. Its bias begins RARER lower.
     """
     known = len(weights[WORD_TENSORS[0]])
     shares = [*_shares(tokenizer, captions, known)]
     if not shares:
         return weights
     means = {name: torch.stack(shares) @ weights[name] for name in WORD_TENSORS}
+    means[BIAS] -= RARER
     return {**weights, **{name: torch.cat([weights[name], rows]) for name, rows in means.items()}}
 
 
