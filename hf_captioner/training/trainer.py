@@ -36,6 +36,7 @@ from hf_captioner.training.optimization import build_average, build_optimizer, s
 from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.rewards import Bleu4, CiderD
 from hf_captioner.training.rows import counted
+from hf_captioner.training.time_left import time_left
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Trainer:
         """
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.features = features or out / "features"
+        self.afterwards = 0.0
+        """Seconds that what follows the training will take, for the time left."""
         self.train = [record for record in records if record.split == "train"]
         self.validation = [record for record in records if record.split == "validation"]
         if not self.train or not self.validation:
@@ -83,9 +86,9 @@ class Trainer:
         self.loaded = LoadedState(Progress(), {}, {})
         if self.state_file.exists():
             self.loaded = load_state(self.state_file, self.identity, self.captioner)
-            at = self.loaded.progress
+        self.progress = at = self.loaded.progress
+        if self.state_file.exists() and not self.finished:
             self._log(f"resuming at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
-        self.progress = self.loaded.progress
         self.tensorboard: SummaryWriter | None = None
         if self.accelerator.is_main_process:
             remove_leftovers(out)
@@ -109,9 +112,14 @@ class Trainer:
                 f"has, and with them {images} that had no other"
             )
 
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is done."""
+        return self.progress.stage == len(self.recipe.stages)
+
     def run(self) -> None:
         """Run every remaining stage; `out/best` then holds the captioner with the best validation CIDEr."""
-        while self.progress.stage < len(self.recipe.stages):
+        while not self.finished:
             self._run_stage(self.recipe.stages[self.progress.stage])
             self._log(
                 f"stage {self.progress.stage + 1} done; best validation CIDEr {100 * self.progress.best_cider:.1f}"
@@ -157,6 +165,7 @@ class Trainer:
             self._run_epoch(stage, model, optimizer_state, dataset, order)
             self._validate(stage, cast(ImageCaptioner, average.module), validation_features)
             self._save(optimizer_state)
+            self._log(time_left(self.recipe.stages, self.progress, self.recipe.patience, self.afterwards))
 
     def _run_epoch(
         self,
@@ -213,7 +222,7 @@ class Trainer:
 
     def _validate(self, stage: Stage, captioner: ImageCaptioner, validation_features: FeatureCache | None) -> None:
         """Score the validation split, keep the model where it is the best yet, and move to the next epoch."""
-        at = self.progress
+        at, began = self.progress, time.perf_counter()
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
             captions = caption_records(captioner.eval(), self.validation, features=validation_features)
@@ -221,7 +230,7 @@ class Trainer:
         scores: dict[str, float] = broadcast_object_list(found)[0]  # every process must take the same decisions
         cider = scores["CIDEr"]
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 3)}
-        at.history.append({**row, **scores})
+        at.history.append({**row, **scores, "validation_seconds": round(time.perf_counter() - began, 3)})
         self._log(
             f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, "
             + ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
