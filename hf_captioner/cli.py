@@ -166,9 +166,9 @@ def _add_train(commands: Commands) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     require_extra("Training", "train", *TRAINING_PACKAGES)
-    from hf_captioner.training import trainer
+    from hf_captioner.training import train_command
 
-    return trainer.run(options)
+    return train_command.run(options)
 
 
 def _add_evaluate(commands: Commands) -> None:

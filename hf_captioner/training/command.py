@@ -19,7 +19,7 @@ TRAINING_PACKAGES = (
     *("accelerate", "datasets", "evaluate", "matplotlib", "pycocoevalcap", "skimage", "tensorboard", "yaml"),
 )
 """What the extra `train` brings."""
-NAMELESS = "a data set of its own"
+NAMELESS = "an unnamed data set"
 """What the card calls a data set that has neither a Hub id nor a name that was given."""
 
 logger = logging.getLogger(__name__)

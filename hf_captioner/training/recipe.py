@@ -11,8 +11,7 @@ from hf_captioner.errors import ConfigError
 
 OBJECTIVES = ("cross_entropy", "self_critical")
 RECIPES = Path(__file__).parent / "recipes"
-FURTHER, FROM_BACKBONE = RECIPES / "further.yaml", RECIPES / "from_backbone.yaml"
-"""The recipes in use where none is given: of a captioner that is trained further, and from a backbone's weights."""
+"""Those of the package; which one is in use where none is given, default_recipe.py says."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,17 @@ class Stage(ValidatedConfig):
         self._require(self.xe_weight >= 0, "xe_weight", "at least 0")
         if self.unfreeze_from is None:
             self._require(self.encoder_learning_rate == 0, "encoder_learning_rate", "0 where unfreeze_from is not set")
+
+    def __str__(self) -> str:
+        """10 epochs, encoder from layer2 at 4e-05."""
+        said = [f"{self.epochs} epoch{'s' * (self.epochs != 1)}", f"decoder at {self.learning_rate:g}"]
+        said.append(
+            f"encoder from {self.unfreeze_from} at {self.encoder_learning_rate:g}"
+            if self.unfreeze_from
+            else "encoder frozen"
+        )
+        said += ["CIDEr-D of sampled captions as the reward"] if self.objective == "self_critical" else []
+        return ", ".join(said)
 
     @property
     def reads_pixels(self) -> bool:

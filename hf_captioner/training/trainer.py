@@ -1,11 +1,5 @@
-"""Train a captioner: `hf-captioner train DATA --out DIR [--recipe FILE] [--backbone FILE | --init ID]`.
+"""The training loop: it ends with the same weights after any interruption, on one process or on several machines."""
 
-Started again with the same arguments after any interruption, it resumes and ends with the same weights.
-Under `accelerate launch` the same command trains on several processes or machines.
-"""
-
-import argparse
-import dataclasses
 import hashlib
 import json
 import logging
@@ -27,12 +21,11 @@ from tqdm import tqdm
 from hf_captioner.atomic import remove_leftovers
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import ConfigError, DataError, TrainingError
-from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.device import resolve_device
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
-from hf_captioner.training.command import NAMELESS, data_set_name, single_data_set
+from hf_captioner.training.command import NAMELESS
 from hf_captioner.training.curves import draw_curves
-from hf_captioner.training.data import Record, load_records, readable_records
+from hf_captioner.training.data import Record
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
 from hf_captioner.training.evaluate import caption_records, score
 from hf_captioner.training.feature_cache import FeatureCache, cached_features
@@ -40,9 +33,10 @@ from hf_captioner.training.initialization import Origin, training_record
 from hf_captioner.training.known_words import known_words, learnable
 from hf_captioner.training.losses import CrossEntropy, LossOutput, SelfCritical
 from hf_captioner.training.optimization import build_average, build_optimizer, set_learning_rate
-from hf_captioner.training.recipe import FROM_BACKBONE, FURTHER, Recipe, Stage
+from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.rewards import Bleu4, CiderD
 from hf_captioner.training.rows import counted
+from hf_captioner.training.time_left import time_left
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +65,8 @@ class Trainer:
         """
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.features = features or out / "features"
+        self.afterwards = 0.0
+        """Seconds that what follows the training will take, for the time left."""
         self.train = [record for record in records if record.split == "train"]
         self.validation = [record for record in records if record.split == "validation"]
         if not self.train or not self.validation:
@@ -90,9 +86,9 @@ class Trainer:
         self.loaded = LoadedState(Progress(), {}, {})
         if self.state_file.exists():
             self.loaded = load_state(self.state_file, self.identity, self.captioner)
-            at = self.loaded.progress
+        self.progress = at = self.loaded.progress
+        if self.state_file.exists() and not self.finished:
             self._log(f"resuming at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
-        self.progress = self.loaded.progress
         self.tensorboard: SummaryWriter | None = None
         if self.accelerator.is_main_process:
             remove_leftovers(out)
@@ -116,9 +112,14 @@ class Trainer:
                 f"has, and with them {images} that had no other"
             )
 
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is done."""
+        return self.progress.stage == len(self.recipe.stages)
+
     def run(self) -> None:
         """Run every remaining stage; `out/best` then holds the captioner with the best validation CIDEr."""
-        while self.progress.stage < len(self.recipe.stages):
+        while not self.finished:
             self._run_stage(self.recipe.stages[self.progress.stage])
             self._log(
                 f"stage {self.progress.stage + 1} done; best validation CIDEr {100 * self.progress.best_cider:.1f}"
@@ -164,6 +165,7 @@ class Trainer:
             self._run_epoch(stage, model, optimizer_state, dataset, order)
             self._validate(stage, cast(ImageCaptioner, average.module), validation_features)
             self._save(optimizer_state)
+            self._log(time_left(self.recipe.stages, self.progress, self.recipe.patience, self.afterwards))
 
     def _run_epoch(
         self,
@@ -220,7 +222,7 @@ class Trainer:
 
     def _validate(self, stage: Stage, captioner: ImageCaptioner, validation_features: FeatureCache | None) -> None:
         """Score the validation split, keep the model where it is the best yet, and move to the next epoch."""
-        at = self.progress
+        at, began = self.progress, time.perf_counter()
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
             captions = caption_records(captioner.eval(), self.validation, features=validation_features)
@@ -228,7 +230,7 @@ class Trainer:
         scores: dict[str, float] = broadcast_object_list(found)[0]  # every process must take the same decisions
         cider = scores["CIDEr"]
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 3)}
-        at.history.append({**row, **scores})
+        at.history.append({**row, **scores, "validation_seconds": round(time.perf_counter() - began, 3)})
         self._log(
             f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, "
             + ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
@@ -302,25 +304,3 @@ def _accelerator(device: str, mixed_precision: str) -> Accelerator:
         )
     resolve_device(device)
     return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
-
-
-def run(options: argparse.Namespace) -> int:
-    """`hf-captioner train`. Returns 0; raises CaptionerError or OSError for what a user can cause."""
-    data, out = single_data_set("train", options.data), options.out
-    dataset = data_set_name(data, options.dataset)
-    init = options.init or (None if options.backbone else str(bundled_checkpoint()))
-    origin = Origin(options.backbone, init)
-    recipe = Recipe.read(options.recipe or (FURTHER if origin.init else FROM_BACKBONE))
-    terms = options.weights_license.read_text(encoding="utf-8") if options.weights_license else None
-    out.mkdir(parents=True, exist_ok=True)
-    outside = options.allow_outside_paths
-    records = load_records(data, split_file=out / "splits.json", seed=recipe.seed, allow_outside_paths=outside)
-    used = [record for record in records if record.split != "test"]
-    records = readable_records(used, skip_broken=options.skip_broken_images)
-    trainer = Trainer(recipe, records, out, origin, dataset=dataset, device=options.device)
-    if terms is not None:
-        trainer.captioner.weights_license = terms
-    if options.language is not None:
-        trainer.captioner.evaluation = dataclasses.replace(trainer.captioner.evaluation, language=options.language)
-    trainer.run()
-    return 0
