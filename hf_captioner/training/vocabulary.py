@@ -40,9 +40,7 @@ class NewWords:
         )
 
 
-def grow(
-    tokenizer: CaptionTokenizer, captions: Sequence[str], min_count: int
-) -> tuple[CaptionTokenizer, NewWords]:
+def grow(tokenizer: CaptionTokenizer, captions: Sequence[str], min_count: int) -> tuple[CaptionTokenizer, NewWords]:
     """A tokenizer with the same words under the same ids, and behind them the new ones of the captions, as `build`
     takes and orders them. Raises TokenizerError where these are too many."""
     words = [tokenizer.word(index) for index in range(len(tokenizer))]
@@ -76,8 +74,8 @@ def grown_weights(
 
 def _shares(tokenizer: CaptionTokenizer, captions: Sequence[str], known: int) -> Iterator[Tensor]:
     """(known,) for each new word: the weights of the known words in its mean, which sum to 1."""
-    stands = defaultdict(Counter)  # context -> the known words that stand in it
-    places = defaultdict(list)  # new word -> the contexts it stands in
+    stands: defaultdict[Context, Counter[int]] = defaultdict(Counter)  # the known words that stand in a context
+    places: defaultdict[int, list[list[Context]]] = defaultdict(list)  # the contexts of each place of a new word
     for caption in captions:
         ids = [tokenizer.start_id, *tokenizer.encode(caption), tokenizer.end_id]
         for left, word, right in zip(ids, ids[1:], ids[2:], strict=False):
@@ -92,6 +90,5 @@ def _shares(tokenizer: CaptionTokenizer, captions: Sequence[str], known: int) ->
         share = torch.zeros(known)
         for contexts in places[word]:
             found = next((stands[context] for context in contexts if stands[context]), everything)
-            ids, counts = torch.tensor(list(found)), torch.tensor(list(found.values()), dtype=torch.float32)
-            share[ids] += counts / counts.sum()
+            share[list(found)] += torch.tensor(list(found.values())) / found.total()
         yield share / len(places[word])
