@@ -78,6 +78,8 @@ class Trainer:
         self.captioner, self.new_words = origin.captioner(recipe, self.train)
         for stage in recipe.stages:  # a module that is not there ends the run now, not after hours
             self.captioner.encoder.unfreeze_from(stage.unfreeze_from)
+        if self.new_words:
+            self._log(str(self.new_words))
         self._leave_out_unknown()
         self.captioner.evaluation = training_record(self.captioner, origin, self.train, dataset)
         self.tokenizer = self.captioner.tokenizer
@@ -247,7 +249,7 @@ class Trainer:
         at.epoch, at.step, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        optimizer = build_optimizer(self.captioner, stage, self.recipe.weight_decay, self.new_words)
+        optimizer = build_optimizer(self.captioner, stage, self.recipe.weight_decay, len(self.new_words))
         if self.loaded.optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.loaded.optimizer})
         return optimizer

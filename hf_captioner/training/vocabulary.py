@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,17 +25,20 @@ Context = tuple[int | None, int | None]
 class NewWords:
     """The words that a vocabulary grew by."""
 
-    counts: Counter[str]
+    counts: Counter[str] = field(default_factory=Counter)
     """How often the training captions hold each."""
-    min_count: int
+    min_count: int = 1
+
+    def __len__(self) -> int:
+        return len(self.counts)
 
     def __str__(self) -> str:
         """A sentence on them, with the ten most frequent and the rarest."""
         said = ", ".join(f"{listed([word])} ({count})" for word, count in self.counts.most_common(10))
-        more = ", ..." if len(self.counts) > 10 else ""
+        more = ", ..." if len(self) > 10 else ""
         rarest = counted(min(self.counts.values()), "time")
         return (
-            f"added {counted(len(self.counts), 'word')} that the training captions hold at least {self.min_count} "
+            f"added {counted(len(self), 'word')} that the training captions hold at least {self.min_count} "
             f"times (the rarest {rarest}): {said}{more}"
         )
 

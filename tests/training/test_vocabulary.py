@@ -146,6 +146,16 @@ def test_captions_in_another_language_give_a_captioner_with_their_words(
     assert {*best.caption(generated(0), max_length=4).text.split()} <= {*words(best.tokenizer)}
 
 
+def test_more_new_words_than_a_vocabulary_holds_are_one_clear_sentence(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = command(tmp_path, checkpoint, GERMAN)
+    monkeypatch.setattr(tokenizer_module, "MAX_WORDS", 30)
+    assert main(given) == 1
+    (line,) = [part for part in capsys.readouterr().err.split("\n") if part.strip()]
+    assert "words; expected at most 30. Give a recipe with a larger min_count." in line
+
+
 def test_words_of_another_language_that_are_all_rare_are_one_clear_sentence(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
