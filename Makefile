@@ -57,11 +57,7 @@ fuzz: setup
 train: setup weights/resnet50.safetensors
 	$(VENV)/bin/hf-captioner train $(DATA) --dataset Flickr8k --out $(OUT) --recipe train/recipes/flickr8k.yaml \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
-	$(RUN) -m hf_captioner.training.tune_generation --data $(DATA) --model $(OUT)/best --write
-	$(RUN) -m hf_captioner.training.calibrate --data $(DATA) --model $(OUT)/best --write
-	$(RUN) -m hf_captioner.training.occlusion --data $(DATA) --model $(OUT)/best --write
 	$(RUN) -m hf_captioner.training.report --data $(DATA) --model $(OUT)/best --out $(OUT)/report.html --write
-	$(VENV)/bin/hf-captioner evaluate $(DATA) --dataset Flickr8k --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights

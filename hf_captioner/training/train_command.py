@@ -87,7 +87,7 @@ def _splits(records: list[Record], file: Path, seed: int) -> str:
 
 def _finish(options: argparse.Namespace, trainer: Trainer, dataset: str) -> Finish:
     given = {options.out: "DIR", options.recipe: "FILE", options.weights_license: "FILE"}
-    given |= dict.fromkeys((*options.data, options.init, options.backbone), "DATA")
+    given |= dict.fromkeys(options.data, "DATA") | dict.fromkeys((options.init, options.backbone), "MODEL")
     places = {str(path): what for path, what in given.items() if path and Path(path).exists()}
     return Finish(
         trainer.out / "best",
