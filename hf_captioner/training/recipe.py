@@ -21,6 +21,9 @@ class Stage(ValidatedConfig):
     epochs: int
     learning_rate: float
     """Peak rate of the decoder; warmed up linearly, then a cosine down to `final_lr_ratio` times it."""
+    new_words_learning_rate: float | None = None
+    """Peak rate of the rows of those words that the vocabulary grew by; None: the decoder's. With a gentle
+    `learning_rate`, a captioner learns new words and forgets little."""
     final_lr_ratio: float = 0.0
     unfreeze_from: str | None = None
     """First trainable module of the encoder (`layer2`); None keeps the encoder frozen and trains on cached features."""
@@ -47,6 +50,8 @@ class Stage(ValidatedConfig):
         self._require(self.captions >= 1, "captions", "at least 1")
         self._require(self.warmup >= 0, "warmup", "at least 0")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
+        new_words = self.new_words_learning_rate
+        self._require(new_words is None or new_words > 0, "new_words_learning_rate", "more than 0, or null")
         self._require(0 <= self.final_lr_ratio <= 1, "final_lr_ratio", "0 to 1")
         self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
         self._require(self.samples >= 2, "samples", "at least 2")

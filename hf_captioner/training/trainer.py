@@ -75,7 +75,7 @@ class Trainer:
                 "more, or name each image's split in the data."
             )
         self.accelerator = _accelerator(device, recipe.mixed_precision)
-        self.captioner = origin.captioner(recipe, self.train)
+        self.captioner, self.new_words = origin.captioner(recipe, self.train)
         for stage in recipe.stages:  # a module that is not there ends the run now, not after hours
             self.captioner.encoder.unfreeze_from(stage.unfreeze_from)
         self._leave_out_unknown()
@@ -247,7 +247,7 @@ class Trainer:
         at.epoch, at.step, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        optimizer = build_optimizer(self.captioner, stage, self.recipe.weight_decay)
+        optimizer = build_optimizer(self.captioner, stage, self.recipe.weight_decay, self.new_words)
         if self.loaded.optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.loaded.optimizer})
         return optimizer
