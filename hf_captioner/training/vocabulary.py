@@ -40,9 +40,7 @@ class NewWords:
         )
 
 
-def grow(
-    tokenizer: CaptionTokenizer, captions: Sequence[str], min_count: int
-) -> tuple[CaptionTokenizer, NewWords]:
+def grow(tokenizer: CaptionTokenizer, captions: Sequence[str], min_count: int) -> tuple[CaptionTokenizer, NewWords]:
     """A tokenizer with the same words under the same ids, and behind them the new ones of the captions, as `build`
     takes and orders them. Raises TokenizerError where these are too many."""
     words = [tokenizer.word(index) for index in range(len(tokenizer))]

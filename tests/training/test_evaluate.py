@@ -76,7 +76,10 @@ def test_what_cannot_be_measured_is_one_sentence(
 
 @pytest.mark.parametrize(
     ("places", "code", "complaint"),
-    [(["./nowhere"], 1, "nowhere does not exist"), (["a", "b"], 2, "evaluate takes one data set; found 2 (a, b)")],
+    [
+        (["./nowhere"], 1, "nowhere does not exist"),
+        (["a", "b", "--dataset", "c"], 2, "--dataset has 1 for 2 data sets (a, b)"),
+    ],
 )
 def test_data_that_cannot_be_used_is_one_sentence(
     checkpoint: Path, places: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]

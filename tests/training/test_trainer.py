@@ -285,7 +285,7 @@ def test_what_is_measured_of_the_first_captioner_does_not_stop_its_training(
     [
         (["--backbone", "random", "--device", "abacus"], "device is 'abacus'; training expects auto, cpu or cuda"),
         (["--backbone", "./gone.safetensors"], "Backbone weights ./gone.safetensors"),
-        (["another", "--backbone", "random"], "train takes one data set; found 2"),
+        (["another", "--backbone", "random", "--dataset", "one"], "--dataset has 1 for 2 data sets"),
     ],
 )
 def test_flags_that_make_no_sense_are_one_sentence(

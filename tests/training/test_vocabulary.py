@@ -41,9 +41,7 @@ def test_frequent_words_are_appended_and_the_old_keep_their_places(old: CaptionT
     assert words(same) == words(grown) and not none.counts
 
 
-def test_a_vocabulary_grows_to_its_limit_and_no_further(
-    old: CaptionTokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vocabulary_grows_to_its_limit_and_no_further(old: CaptionTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer_module, "MAX_WORDS", 12)
     assert len(grow(old, ["gnu emu"], min_count=1)[0]) == 12
     with pytest.raises(TokenizerError, match="has 13 words; expected at most 12"):
@@ -54,7 +52,12 @@ def weights(is_tied: bool) -> dict[str, Tensor]:
     torch.manual_seed(0)
     embedding = torch.randn(10, 3)
     output = embedding if is_tied else torch.randn(10, 3)
-    return {"embedding.weight": embedding, "output.weight": output, "output.bias": torch.randn(10), "gate": torch.ones(2)}
+    return {
+        "embedding.weight": embedding,
+        "output.weight": output,
+        "output.bias": torch.randn(10),
+        "gate": torch.ones(2),
+    }
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
@@ -117,7 +120,9 @@ def test_training_further_adds_the_words_and_goes_on_with_them_after_a_stop(
 ) -> None:
     given = command(tmp_path, checkpoint, ["A brown goat runs.", "A goat", "A quagga", "A dog jumps", "A black goat"])
     first = forked.run("hf_captioner.cli", *given)
-    assert "added 1 word that the training captions hold at least 2 times (the rarest 2 times): goat (2)" in first.stderr
+    assert (
+        "added 1 word that the training captions hold at least 2 times (the rarest 2 times): goat (2)" in first.stderr
+    )
     assert "training captions: 1 of 11 words (9.1 %) are not among" in first.stderr, "quagga occurs once"
     assert first.returncode == 0 and "validation captions:" not in first.stderr, first.stderr
     best = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
