@@ -22,6 +22,8 @@ from hf_captioner.training.recipe import Recipe
 from hf_captioner.training.rewards import CiderD, cider_of_data_sets
 from tests.conftest import write_table
 
+pytestmark = pytest.mark.usefixtures("only_training")
+
 RECIPE = """
 model: {encoder: resnet18, encoder_layer: layer2, image_size: 64, hidden_size: 16, backward_hidden_size: 8}
 generation: {num_beams: 2, max_length: 10}
