@@ -144,7 +144,9 @@ def _add_train(commands: Commands) -> None:
         description="Train a captioner. After an interruption the same command goes on and ends with the same weights. "
         "On several processes or machines: accelerate launch -m hf_captioner train ...",
     )
-    _add_data(parser)
+    _add_data(parser, required=False)
+    weights = "how often an epoch shows an image of each data set, in the order of DATA (default: 1 each)"
+    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help=weights)
     out = "where the state, the logs and the best checkpoint (best/) go; required"
     _add_path(parser, "--out", required=True, metavar="DIR", help=out)
     recipe = "YAML file of the model and its stages of training (default: one for what the training begins with)"
@@ -184,7 +186,7 @@ def _add_evaluate(commands: Commands) -> None:
     )
     splits_file = "splits.json of the training run, where the data names no splits (default: the one beside --model)"
     _add_path(parser, "--splits", metavar="FILE", help=splits_file)
-    limit = "only the first N images; CIDEr then means less (default: all)"
+    limit = "only the first N images of each data set; CIDEr then means less (default: all)"
     parser.add_argument("--limit", type=int, metavar="N", help=limit)
     _add_path(parser, "--save", metavar="FILE", help="write every caption to this JSON file (default: none)")
     write = f"put the scores into the checkpoint's evaluation.json and card {OFF}"
@@ -265,11 +267,12 @@ def _add_path(parser: Any, name: str, **settings: Any) -> None:
     parser.add_argument(name, **{"type": Path, **settings}).complete = FILES
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    data = "images and captions: a folder or file in a layout that docs/training.md lists, or a Hub data set's id"
-    _add_path(parser, "data", nargs="+", metavar="DATA", type=str, help=data)
-    name = "what the card calls the data (default: its Hub id; nothing, if it lies on this machine)"
-    parser.add_argument("--dataset", metavar="NAME", help=name)
+def _add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    data = "images and captions: a folder or file in a layout that docs/training.md lists, or a Hub data set's id; or "
+    data += "several of them" + ("" if required else " (default: those that the recipe names)")
+    _add_path(parser, "data", nargs="+" if required else "*", metavar="DATA", type=str, help=data)
+    name = "what the card calls each data set, in the order of DATA (default: its Hub id; nothing, if it lies on this "
+    parser.add_argument("--dataset", nargs="+", metavar="NAME", help=name + "machine)")
     add_data_permissions(parser)
 
 

@@ -128,7 +128,8 @@ def _bare(trainer: Trainer, rounds: int) -> list[float]:
     features = None if stage.reads_pixels else trainer.cached(trainer.train)
     trainer.captioner.encoder.unfreeze_from(stage.unfreeze_from)
     dataset = CaptionDataset(trainer.train, trainer.tokenizer, config, stage, recipe.seed, features)
-    batches: list[Batch] = list(loader(dataset, EpochOrder(len(dataset), recipe.batch_size, recipe.seed), recipe))
+    order = EpochOrder([1.0] * len(dataset), recipe.batch_size, recipe.seed)
+    batches: list[Batch] = list(loader(dataset, order, recipe))
     model = CrossEntropy(trainer.captioner, label_smoothing=recipe.label_smoothing).train()
     trainer.captioner.encoder.eval()
     seconds = []

@@ -1,18 +1,19 @@
 """Calibrate a captioner's confidence.
 
-`python -m hf_captioner.training.calibrate --data DATA --model FOLDER [--ood DIR] [--write]`
+`python -m hf_captioner.training.calibrate --data DATA [DATA ...] --model FOLDER [--ood DIR] [--write]`
 
 A caption counts as correct when its CIDEr is above the validation median. The confidence (`modeling/confidence.py`) is
 fitted on each half of the validation images and measured on the other: expected calibration error, reliability curve,
 and the area under the ROC curve for correct captions against the others, and for validation images against
-out-of-distribution (OOD) images. --write stores the confidence that is fitted on all validation images.
+out-of-distribution (OOD) images. Several data sets are taken together; the error is told of each besides.
+--write stores the confidence that is fitted on all validation images.
 """
 
 import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from hf_captioner.training.command import (
     run_command,
 )
 from hf_captioner.training.data import Record
+from hf_captioner.training.evaluate import cider_of_records
 from hf_captioner.training.feature_cache import encoded
 from hf_captioner.training.rows import counted
 
@@ -162,13 +164,12 @@ def _page_of_text(random: np.random.Generator) -> Image.Image:
 
 def calibrate(
     captioner: ImageCaptioner, train: Sequence[Record], validation: Sequence[Record], ood: Sequence[ImageSource]
-) -> tuple[Confidence, Calibration]:
-    """The confidence of a captioner, fitted on all validation images, and its cross-fitted calibration metrics.
+) -> tuple[Confidence, Calibration, dict[str, float]]:
+    """The confidence of a captioner, fitted on all validation images, its cross-fitted calibration metrics, and the
+    calibration error on each data set, by its name.
 
     Raises DataError for fewer than FEWEST validation images, and where no caption is better than the median one.
     """
-    from hf_captioner.training.metrics import cider_of_each
-
     if len(validation) < FEWEST:
         raise DataError(
             f"Found {counted(len(validation), 'validation image')} to fit a confidence; expected at least {FEWEST}, "
@@ -180,7 +181,7 @@ def calibrate(
         torch.cat([feature_means(captioner, features) for features in encoded(captioner, sample)])
     )
     captions, probabilities, means = caption_all(captioner, [record.path for record in validation])
-    ciders = torch.tensor(cider_of_each(captions, [record.captions for record in validation]))
+    ciders = torch.tensor(cider_of_records(captions, validation))
     correct, distances = (ciders > ciders.median()).float(), residual(means, center, directions)
     if not correct.any():
         raise DataError(
@@ -195,8 +196,12 @@ def calibrate(
     confidence.center.data, confidence.directions.data = center, directions
     _, ood_probabilities, ood_means = caption_all(captioner, ood)
     ood_confidences = _confidences(confidence, ood_probabilities, confidence.distance(ood_means))
+    errors = {}
+    for name in dict.fromkeys(record.data_set for record in validation):
+        own = torch.tensor([record.data_set == name for record in validation])
+        errors[name] = calibration_error(reliability(confidences[own], correct[own]))
     curve = reliability(confidences, correct)
-    return confidence, Calibration(
+    calibration = Calibration(
         error=calibration_error(curve),
         auroc_correct=area_under_roc(confidences[correct == 1], confidences[correct == 0]),
         auroc_ood=area_under_roc(confidences, ood_confidences),
@@ -205,6 +210,7 @@ def calibrate(
         captions=tuple(count for _, _, count in curve),
         ood_images=len(ood),
     )
+    return confidence, calibration, errors
 
 
 def _confidences(confidence: Confidence, probabilities: Tensor, distances: Tensor) -> Tensor:
@@ -223,9 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
     captioner = load_captioner(options)
-    train, validation = (measured_split(options, options.data, captioner, split) for split in ("train", "validation"))
-    confidence, calibration = calibrate(captioner, train, validation, ood_images(options.ood))
-    _print(calibration)
+    train, validation = (measured_split(options, captioner, split) for split in ("train", "validation"))
+    confidence, calibration, errors = calibrate(captioner, train, validation, ood_images(options.ood))
+    _print(calibration, errors)
     if folder is not None:
         keep_confidence(captioner, confidence, calibration, folder)
 
@@ -238,12 +244,13 @@ def keep_confidence(captioner: ImageCaptioner, confidence: Confidence, calibrati
     captioner.save_pretrained(folder)
 
 
-def _print(calibration: Calibration) -> None:
+def _print(calibration: Calibration, errors: Mapping[str, float]) -> None:
     print("| confidence | correct captions | captions |\n|---|---|---|")
     curve = zip(calibration.predicted, calibration.observed, calibration.captions, strict=True)
     for predicted, observed, count in curve:
         print(f"| {predicted:.2f} | {observed:.2f} | {count} |")
-    print(f"\nexpected calibration error: {calibration.error:.3f}")
+    each = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
+    print(f"\nexpected calibration error: {calibration.error:.3f}" + (f" ({each})" if len(errors) > 1 else ""))
     print(f"area under the ROC curve, correct captions against others: {calibration.auroc_correct:.3f}")
     print(f"area under the ROC curve, validation against OOD images: {calibration.auroc_ood:.3f}")
 

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,16 +11,14 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CaptionerError, CheckpointError, ConfigError, MissingExtraError, one_line, require_extra
 from hf_captioner.hub.packaged import bundled_checkpoint
-from hf_captioner.training.data import Record, load_split, readable_records
-from hf_captioner.training.hub_data import hub_id
+from hf_captioner.training.data import Record, by_data_set, readable_records
+from hf_captioner.training.data_sets import given_data_sets, load_split
 from hf_captioner.training.known_words import known_words
 
 TRAINING_PACKAGES = (
     *("accelerate", "datasets", "evaluate", "matplotlib", "pycocoevalcap", "skimage", "tensorboard", "yaml"),
 )
 """What the extra `train` brings."""
-NAMELESS = "an unnamed data set"
-"""What the card calls a data set that has neither a Hub id nor a name that was given."""
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,10 @@ logger = logging.getLogger(__name__)
 def command_parser(module: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the flags that every command of this room has."""
     parser = argparse.ArgumentParser(prog=f"python -m hf_captioner.training.{module}", description=description)
-    parser.add_argument("--data", required=True, help="images and captions: a folder, a file, or a Hub data set's id")
+    data = "images and captions: a folder, a file, or a Hub data set's id; or several of them"
+    parser.add_argument("--data", required=True, nargs="+", help=data)
+    name = "what each data set is called in what is printed (default: its Hub id or its folder)"
+    parser.add_argument("--dataset", nargs="+", metavar="NAME", help=name)
     parser.add_argument("--model", metavar="ID", help="a folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--splits", type=Path, help="splits.json of the training run, where the data names no splits")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), or a device of PyTorch's")
@@ -59,43 +60,26 @@ def checkpoint_folder(model: str | None) -> Path:
     return folder
 
 
-def single_data_set(command: str, given: Sequence[str]) -> str:
-    """The one data set that was given. Raises ConfigError for several."""
-    if len(given) != 1:
-        raise ConfigError(f"{command} takes one data set; found {len(given)} ({', '.join(given)}); give one at a time.")
-    return given[0]
-
-
-def data_set_name(data: str, given: str | None) -> str:
-    """What the card calls a data set: the name given, else its id on the Hub. Raises DataError for a broken id.
-
-    A folder of this machine is not named: it tells a card's readers nothing, and more than was meant.
-    """
-    return given or hub_id(data) or NAMELESS
-
-
 def measured_split(
-    options: argparse.Namespace,
-    data: str,
-    captioner: ImageCaptioner,
-    split: str = "validation",
-    limit: int | None = None,
+    options: argparse.Namespace, captioner: ImageCaptioner, split: str = "validation", limit: int | None = None
 ) -> list[Record]:
-    """The first `limit` records of a split, all of them where it is None; the log tells words that the captioner lacks.
+    """The records of a split of all data sets given, the first `limit` of each where it is not None.
 
-    Raises DataError as `load_split`, `readable_records` and `known_words` do.
+    The log tells words that the captioner lacks. Raises ConfigError as `given_data_sets`, DataError as `load_split`,
+    `readable_records` and `known_words` do.
     """
-    records = load_split(
-        data,
+    found = load_split(
+        given_data_sets(options.data, options.dataset),
         split,
         split_file=options.splits,
         model=options.model,
         allow_outside_paths=options.allow_outside_paths,
-    )[:limit]
+    )
+    records = [record for group in by_data_set(found).values() for record in group[:limit]]
     records = readable_records(records, skip_broken=options.skip_broken_images)
-    found = known_words(records, captioner.tokenizer, split)
-    if found.unknown:
-        logger.info("%s captions: %s", "training" if split == "train" else split, found)
+    words = known_words(records, captioner.tokenizer, split)
+    if words.unknown:
+        logger.info("%s captions: %s", "training" if split == "train" else split, words)
     return records
 
 

@@ -1,8 +1,6 @@
 """A data set in any of the usual layouts (layouts.py), or one of the Hub's -> a list of records."""
 
-import json
 import logging
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +9,19 @@ from typing import Any
 from huggingface_hub import constants
 from tqdm import tqdm
 
-from hf_captioner.atomic import write_text
 from hf_captioner.errors import DataError, ImageError
 from hf_captioner.images import open_image
 from hf_captioner.training.hub_data import local_data
 from hf_captioner.training.image_files import find_images
 from hf_captioner.training.layouts import read_rows
-from hf_captioner.training.rows import MAX_CAPTION, Row, complain, counted, listed, read_text, shortened, split_named
+from hf_captioner.training.rows import MAX_CAPTION, Row, complain, counted, listed, shortened
+from hf_captioner.training.splits import DrawnSplits
 
 UNPACKED = "images"
 """Folder beside splits.json for the images of Parquet files."""
+
+NAMELESS = "an unnamed data set"
+"""What the card calls a data set that has neither a Hub id nor a name that was given."""
 
 SMALL = 64
 """A JPEG is decoded at a reduced scale where only its being readable matters: its sides at least this many pixels."""
@@ -36,6 +37,12 @@ class Record:
     captions: tuple[str, ...]
     split: str
     """train, validation or test."""
+    data_set: str = ""
+    """What the log calls the data set that it belongs to: no two of a run have the same."""
+    card_name: str = NAMELESS
+    """What the card calls that data set."""
+    weight: float = 1.0
+    """How often an epoch of training shows it, on average."""
 
 
 def load_records(
@@ -43,13 +50,21 @@ def load_records(
 ) -> list[Record]:
     """Read the data set in `source`: a folder, its one caption file, or a data set's id on the Hub.
 
-    Where the data names no splits, `split_file` (JSON, name -> split) does. Where that is not there yet, images
-    are split 80 / 10 / 10 by `seed` and the outcome is written to it; without a seed no split is ever drawn.
+    Where the data names no splits, `split_file` does. Where that is not there yet, images are split 80 / 10 / 10 by
+    `seed` and the outcome is written to it; without a seed no split is ever drawn (`splits.py`).
     A caption without a letter is left out, and an image with no other caption; the log counts them.
     Raises DataError for missing images, images outside of the data's folder unless `allow_outside_paths`, captions
     that are empty or no text, an image in two splits or in none, and a source that is none of the layouts.
     """
-    cache = split_file.parent if split_file else Path(constants.HF_HOME) / "hf-captioner"
+    splits = DrawnSplits(split_file, seed)
+    records = read_records(source, splits, allow_outside_paths=allow_outside_paths)
+    splits.save()
+    return records
+
+
+def read_records(source: str | Path, drawn: DrawnSplits, *, allow_outside_paths: bool = False) -> list[Record]:
+    """`load_records` with the splits of a run, which may have more data sets and saves their splits itself."""
+    cache = drawn.file.parent if drawn.file else Path(constants.HF_HOME) / "hf-captioner"
     local = local_data(source)
     rows, root = read_rows(local.path, cache / UNPACKED)
     if not rows:
@@ -65,7 +80,7 @@ def load_records(
     inside = [root.resolve(), local.home.resolve()]
     found = find_images(root, list(captions), inside, allow_outside=allow_outside_paths)
     if not any(splits.values()):
-        chosen = _seeded_splits(list(captions), split_file, seed)
+        chosen = drawn.of(list(captions))
     else:
         without = (name for name in splits if not splits[name])
         complain("images without a split where others have one", without, "give each image a split, or none")
@@ -73,26 +88,12 @@ def load_records(
     return _with_words([Record(found[name], tuple(captions[name]), chosen[name]) for name in captions])
 
 
-def load_split(
-    source: str | Path,
-    split: str,
-    *,
-    split_file: Path | None = None,
-    model: str | None = None,
-    allow_outside_paths: bool = False,
-) -> list[Record]:
-    """The records of one split, which is never drawn anew.
-
-    Without a `split_file`, the splits.json beside a model's folder is used, as a training run leaves it there.
-    Raises DataError as `load_records` does, and where the split is empty.
-    """
-    beside = Path(model).parent / "splits.json" if model else None
-    split_file = split_file or (beside if beside and beside.exists() else None)
-    found = load_records(source, split_file=split_file, allow_outside_paths=allow_outside_paths)
-    records = [record for record in found if record.split == split]
-    if not records:
-        raise DataError(f"{source} has no {split} split.")
-    return records
+def by_data_set(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """The records of each data set, in the order in which the data sets come."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.data_set, []).append(record)
+    return found
 
 
 def readable_records(records: Sequence[Record], *, skip_broken: bool) -> list[Record]:
@@ -151,31 +152,3 @@ def _with_words(records: Sequence[Record]) -> list[Record]:
         counted(len(without), "image"),
     )
     return [replace(record, captions=captions) for record, captions in kept if captions]
-
-
-def _seeded_splits(names: Sequence[str], file: Path | None, seed: int | None) -> dict[str, str]:
-    if file is not None and file.exists():
-        try:
-            kept: dict[str, str] = json.loads(read_text(file))
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{file} is not JSON ({error}); expected a training run's splits.json.") from error
-        if not isinstance(kept, dict) or set(kept) != set(names):
-            raise DataError(
-                f"{file} splits {len(kept)} images, the data has {len(names)} and not the same; delete it to "
-                "split anew."
-            )
-        return {name: split_named(split, file) for name, split in kept.items()}
-    if seed is None:
-        raise DataError(
-            f"The data names no splits, and {file or 'no file'} does; give the training run's splits.json as --splits."
-        )
-    shuffled = sorted(names)
-    random.Random(seed).shuffle(shuffled)
-    tenth = max(1, len(shuffled) // 10)
-    chosen = dict.fromkeys(names, "train")
-    chosen |= dict.fromkeys(shuffled[:tenth], "validation") | dict.fromkeys(shuffled[tenth : 2 * tenth], "test")
-    if file is not None:
-        write_text(file, json.dumps(chosen, indent=0))
-    return chosen

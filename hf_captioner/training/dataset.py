@@ -1,6 +1,6 @@
 """Records -> batches: pixels or cached features, and each image's captions as padded ids.
 
-Every random choice is drawn from (seed, epoch, image), so a resumed run sees what it would have seen.
+Every random choice is drawn from (seed, epoch, image, copy), so a resumed run sees what it would have seen.
 """
 
 import random
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hf_captioner.config import CaptionerConfig
+from hf_captioner.errors import ConfigError
 from hf_captioner.images import open_image, preprocess
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.data import Record
@@ -49,7 +50,7 @@ Sample = tuple[int, Tensor, list[list[int]]]
 
 
 class CaptionDataset(Dataset[Sample]):
-    """(epoch, i) -> i, image i as pixels or cached features, and `stage.captions` of its captions as ids."""
+    """(epoch, i, copy) -> i, image i as pixels or cached features, and `stage.captions` of its captions as ids."""
 
     def __init__(
         self,
@@ -67,9 +68,9 @@ class CaptionDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        draw = random.Random(f"{self.seed} {epoch} {self.records[index].path.name}")
+    def __getitem__(self, key: tuple[int, int, int]) -> Sample:
+        epoch, index, copy = key
+        draw = random.Random(f"{self.seed} {epoch} {self.records[index].path.name} {copy}")
         captions = self.ids[index]
         repeats = -(-self.stage.captions // len(captions))
         chosen = draw.sample(captions * repeats, self.stage.captions)
@@ -97,24 +98,44 @@ def augment(image: Image.Image, draw: random.Random, *, may_flip: bool) -> Image
 
 
 class EpochOrder:
-    """An epoch's batches as lists of (epoch, i), shuffled by (seed, epoch); each process takes its share of each."""
+    """An epoch's batches as lists of (epoch, i, copy), shuffled by (seed, epoch); each process has its share of each.
 
-    def __init__(self, images: int, batch_size: int, seed: int, process: int = 0, processes: int = 1) -> None:
-        self.images, self.batch_size, self.seed = images, batch_size, seed
+    An image of weight w comes in floor(w) copies, and in one more for a share of the images that is drawn anew in each
+    epoch, so that those of one weight come w times on average: together round(w * images) times.
+    """
+
+    def __init__(
+        self, weights: Sequence[float], batch_size: int, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
+        """weights: one for each image, as `Record.weight`. Raises ConfigError where no image would come."""
+        self.batch_size, self.seed = batch_size, seed
+        self._groups: dict[float, list[int]] = {}
+        for index, weight in enumerate(weights):
+            self._groups.setdefault(weight, []).append(index)
+        self.samples = sum(round(weight * len(group)) for weight, group in self._groups.items())
+        if not self.samples:
+            raise ConfigError(
+                f"With the weights {', '.join(f'{weight:g}' for weight in self._groups)} an epoch shows none of the "
+                f"{len(weights)} training images; raise them."
+            )
         self.process, self.processes = process, processes
         self.epoch, self.first = 0, 0
         """The next epoch and its first step."""
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.images, self.batch_size)
+        whole, rest = divmod(self.samples, self.batch_size)
         return whole + (rest >= self.processes)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = list(range(self.images))
-        random.Random(f"{self.seed} order {self.epoch}").shuffle(order)
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        draw, order = random.Random(f"{self.seed} order {self.epoch}"), list[tuple[int, int]]()
+        for weight, group in self._groups.items():
+            copies, rest = divmod(round(weight * len(group)), len(group))
+            order += [(index, copy) for copy in range(copies) for index in group]
+            order += [(index, copies) for index in draw.sample(group, rest)]
+        draw.shuffle(order)
         for step in range(self.first, len(self)):
             chunk = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in chunk[self.process :: self.processes]]
+            yield [(self.epoch, index, copy) for index, copy in chunk[self.process :: self.processes]]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -1,12 +1,13 @@
-"""Caption a split of a data set and score the captions: `hf-captioner evaluate DATA`."""
+"""Caption a split and score the captions, of each data set apart: `hf-captioner evaluate DATA [DATA ...]`."""
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import ConfigError, ImageError
 from hf_captioner.hub.card import update_evaluation
-from hf_captioner.hub.evaluation import Scores, without_paths
+from hf_captioner.hub.evaluation import Evaluation, Scores, without_paths
 from hf_captioner.modeling.encoder import FeatureMap
-from hf_captioner.training.command import checkpoint_folder, data_set_name, measured_split, single_data_set
-from hf_captioner.training.data import Record
+from hf_captioner.training.agreed_words import says_agreed_word
+from hf_captioner.training.command import checkpoint_folder, measured_split
+from hf_captioner.training.data import Record, by_data_set
 from hf_captioner.training.feature_cache import FeatureCache
+from hf_captioner.training.rows import counted
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,40 @@ def score(captions: Sequence[str], records: Sequence[Record], *, meteor: bool = 
     return caption_scores(captions, [record.captions for record in records], meteor=meteor)
 
 
+def apart(captions: Sequence[str], records: Sequence[Record]) -> dict[str, tuple[list[str], list[Record]]]:
+    """The captions and records of each data set, by what the log calls it."""
+    found: dict[str, tuple[list[str], list[Record]]] = {}
+    for caption, record in zip(captions, records, strict=True):
+        said, own = found.setdefault(record.data_set, ([], []))
+        said.append(caption)
+        own.append(record)
+    return found
+
+
+def score_each(
+    captions: Sequence[str], records: Sequence[Record], *, meteor: bool = True
+) -> dict[str, dict[str, float]]:
+    """`score` of each data set, by what the log calls it."""
+    return {name: score(said, own, meteor=meteor) for name, (said, own) in apart(captions, records).items()}
+
+
+def mean_scores(each: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The plain mean of every metric over the data sets: a small one counts as much as a large one."""
+    first = next(iter(each.values()))
+    return {metric: sum(scores[metric] for scores in each.values()) / len(each) for metric in first}
+
+
+def cider_of_records(captions: Sequence[str], records: Sequence[Record]) -> list[float]:
+    """The CIDEr of each caption, with the document frequencies of its own data set."""
+    from hf_captioner.training.metrics import cider_of_each
+
+    found = {
+        name: iter(cider_of_each(said, [record.captions for record in own]))
+        for name, (said, own) in apart(captions, records).items()
+    }
+    return [next(found[record.data_set]) for record in records]
+
+
 def describe(captions: Sequence[str]) -> dict[str, float]:
     """Statistics beside the metrics: variety, length, unfinished sentences, repeated phrases."""
     words = [caption.split() for caption in captions]
@@ -84,40 +121,61 @@ def run(options: argparse.Namespace) -> int:
 
     Returns 0. Raises CaptionerError or OSError for what a user can cause.
     """
-    from hf_captioner.training.metrics import NO_JAVA, has_java, tokenization
+    from hf_captioner.training.metrics import NO_JAVA, has_java
 
-    data, folder = single_data_set("evaluate", options.data), None
+    folder = None
     if options.write_results:
         folder = checkpoint_folder(options.model)
         _require_own_settings(options)
-    dataset = data_set_name(data, options.dataset)
     captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
-    records = measured_split(options, data, captioner, options.split, options.limit)
+    records = measured_split(options, captioner, options.split, options.limit)
     generation = {**options.generation, "num_return_sequences": 1}
     began = time.perf_counter()
     captions = _captions(captioner, records, options.batch_size, generation)
     seconds = (time.perf_counter() - began) / len(records)
-    scores = score(captions, records)
-    _print_table(scores, captions, seconds, captioner.prepare_generation_config(generation), tokenization())
+    scores = score_each(captions, records)
+    for name, (said, own) in apart(captions, records).items():
+        print(f"{name}:\n" if len(scores) > 1 else "", end="")
+        _print_table(scores[name], said, own, seconds, captioner.prepare_generation_config(generation))
+    if len(scores) > 1:
+        print(f"mean CIDEr of the {len(scores)} data sets: {100 * mean_scores(scores)['CIDEr']:.1f}")
     print(f"command: {options.command}")
     if not has_java():
         logger.warning(NO_JAVA)
     if folder is not None:
-        rounded = {name: round(value, 6) for name, value in scores.items()}
-        places = {data: "DATA", options.model: "MODEL", options.splits: "FILE", options.save: "FILE"}
+        places = dict.fromkeys(options.data, "DATA")
+        places |= {options.model: "MODEL", options.splits: "FILE", options.save: "FILE"}
         here = {
             str(given): what for given, what in places.items() if given and (what == "FILE" or Path(given).exists())
         }
         command = without_paths(options.command, here)
-        scores_of = Scores(dataset, options.split, rounded, tokenization(), command, len(records))
-        update_evaluation(folder, scores=captioner.evaluation.with_scores(scores_of))
+        measured = with_scores(captioner.evaluation, scores, records, options.split, command)
+        update_evaluation(folder, scores=measured.scores)
     if options.save:
         rows = [
             {"image": record.path.name, "caption": caption, "references": record.captions}
+            | ({"data_set": record.data_set} if len(scores) > 1 else {})
             for record, caption in zip(records, captions, strict=True)
         ]
         write_text(options.save, json.dumps(rows, indent=1, ensure_ascii=False))
     return 0
+
+
+def with_scores(
+    evaluation: Evaluation,
+    scores: Mapping[str, Mapping[str, float]],
+    records: Sequence[Record],
+    split: str,
+    command: str,
+) -> Evaluation:
+    """The evaluation with the scores of each data set, and with the command that measured them."""
+    from hf_captioner.training.metrics import tokenization
+
+    for name, own in by_data_set(records).items():
+        rounded = {metric: round(value, 6) for metric, value in scores[name].items()}
+        measured = Scores(own[0].card_name, split, rounded, tokenization(), command, len(own))
+        evaluation = dataclasses.replace(evaluation, scores=evaluation.with_scores(measured))
+    return evaluation
 
 
 def _captions(
@@ -144,12 +202,20 @@ def _require_own_settings(options: argparse.Namespace) -> None:
 
 
 def _print_table(
-    scores: dict[str, float], captions: Sequence[str], seconds: float, generation: GenerationConfig, tokenization: str
+    scores: Mapping[str, float],
+    captions: Sequence[str],
+    records: Sequence[Record],
+    seconds: float,
+    generation: GenerationConfig,
 ) -> None:
+    from hf_captioner.training.metrics import tokenization
+
     print(f"| {' | '.join(scores)} |\n|{'---|' * len(scores)}")
     print(f"| {' | '.join(f'{100 * value:.1f}' for value in scores.values())} |\n")
-    print(f"images: {len(captions)}; tokenisation: {tokenization}; {1000 * seconds:.0f} ms an image")
+    print(f"images: {len(captions)}; tokenisation: {tokenization()}; {1000 * seconds:.0f} ms an image")
     settings = ("num_beams", "length_penalty", "no_repeat_ngram_size")
     print(", ".join(f"{name} {getattr(generation, name)}" for name in settings))
     for name, value in describe(captions).items():
         print(f"{name}: {value:.4g}")
+    if says := says_agreed_word(captions, [record.captions for record in records]):
+        print(f"say an agreed word: {100 * sum(says) / len(says):.1f} % of {counted(len(says), 'image')}")

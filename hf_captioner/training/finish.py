@@ -18,10 +18,10 @@ from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import GenerationConfig
 from hf_captioner.errors import ConfigError, DataError
 from hf_captioner.hub.card import update_evaluation
-from hf_captioner.hub.evaluation import FEW_IMAGES, OCCLUDED_REGIONS, Scores
+from hf_captioner.hub.evaluation import FEW_IMAGES, OCCLUDED_REGIONS
 from hf_captioner.training.calibrate import calibrate, keep_confidence, ood_images
 from hf_captioner.training.data import Record
-from hf_captioner.training.evaluate import caption_records, score
+from hf_captioner.training.evaluate import caption_records, mean_scores, score_each, with_scores
 from hf_captioner.training.occlusion import measure_attention
 from hf_captioner.training.rows import counted, read_text
 from hf_captioner.training.time_left import duration
@@ -31,6 +31,8 @@ FEWEST_TO_TUNE = 10
 """Validation images; on fewer the best setting is chance, and the captioner's own is better."""
 PASSES = 50
 """The steps here take about as long as it takes to caption and score the validation images so many times."""
+EachScores = dict[str, dict[str, float]]
+"""Metric -> score, of each data set by its name."""
 COMPARED = ("BLEU-4", "ROUGE-L", "CIDEr")
 """The metrics that are told of the captioner before and after."""
 
@@ -64,8 +66,6 @@ class Finish:
     train: Sequence[Record]
     validation: Sequence[Record]
     device: str
-    dataset: str
-    """What the card calls the data."""
     command: str
     """What the card says was run."""
 
@@ -76,7 +76,7 @@ class Finish:
             began = time.perf_counter()
             captioner = ImageCaptioner.from_pretrained(init, device=self.device)
             scores = self._scores(captioner, meteor=False)
-            logger.info("before training, on %s: %s", self._images, _told(scores))
+            logger.info("before training, on %s: %s", self._images, _told(mean_scores(scores)))
             return {"scores": scores, "seconds": time.perf_counter() - began}
 
         return PASSES * float(self.notes.keep("before", measure)["seconds"])
@@ -135,7 +135,7 @@ class Finish:
 
     def _calibrate(self) -> dict[str, Any]:
         captioner = self._captioner()
-        confidence, calibration = calibrate(captioner, self.train, self.validation, ood_images(None))
+        confidence, calibration, _ = calibrate(captioner, self.train, self.validation, ood_images(None))
         keep_confidence(captioner, confidence, calibration, self.folder)
         return {"told": f"calibrated on {self._images}, expected calibration error {calibration.error:.3f}"}
 
@@ -148,22 +148,22 @@ class Finish:
             f"it attended to most, to {random:.3f} with a random one"
         }
 
-    def _score(self) -> dict[str, Any]:
-        from hf_captioner.training.metrics import tokenization
-
+    def _score(self) -> EachScores:
         captioner = self._captioner()
-        scores = {name: round(value, 6) for name, value in self._scores(captioner, meteor=True).items()}
-        own = Scores(self.dataset, "validation", scores, tokenization(), self.command, len(self.validation))
-        update_evaluation(self.folder, scores=captioner.evaluation.with_scores(own))
+        scores = self._scores(captioner, meteor=True)
+        measured = with_scores(captioner.evaluation, scores, self.validation, "validation", self.command)
+        update_evaluation(self.folder, scores=measured.scores)
         return scores
 
     def _summary(self) -> str:
-        after = self.notes.found["scores"]
-        before = self.notes.found.get("before", {}).get("scores", {})
+        after: EachScores = self.notes.found["scores"]
+        before: EachScores = self.notes.found.get("before", {}).get("scores", {})
         lines = [f"The captioner lies in {self.folder}.", "", f"scores x 100 on {self._images}:"]
-        for name in COMPARED:
-            then = f"{100 * before[name]:.1f} -> " if before else ""
-            lines.append(f"  {name:8}{then}{100 * after[name]:.1f}")
+        for data_set, scores in after.items():
+            lines += [f"  {data_set}"] if len(after) > 1 else []
+            for name in COMPARED:
+                then = f"{100 * before[data_set][name]:.1f} -> " if before else ""
+                lines.append(f"  {name:8}{then}{100 * scores[name]:.1f}")
         lines.append("Weights and settings were chosen on these images, which flatters them.")
         if len(self.validation) < FEW_IMAGES:
             lines[-1] += f" They are fewer than {FEW_IMAGES}, so chance moves the scores far."
@@ -179,9 +179,9 @@ class Finish:
     def _captioner(self) -> ImageCaptioner:
         return ImageCaptioner.from_pretrained(self.folder, device=self.device)
 
-    def _scores(self, captioner: ImageCaptioner, *, meteor: bool) -> dict[str, float]:
+    def _scores(self, captioner: ImageCaptioner, *, meteor: bool) -> EachScores:
         captions = caption_records(captioner, self.validation)
-        return score([caption.text for caption in captions], self.validation, meteor=meteor)
+        return score_each([caption.text for caption in captions], self.validation, meteor=meteor)
 
 
 def _told(scores: dict[str, float]) -> str:

@@ -14,7 +14,7 @@ from hf_captioner.hub.evaluation import Evaluation, TrainingSet
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.checkpointing import weights_digest
-from hf_captioner.training.data import Record
+from hf_captioner.training.data import Record, by_data_set
 from hf_captioner.training.recipe import Recipe
 from hf_captioner.training.vocabulary import NewWords, grow, grown_weights
 
@@ -99,9 +99,11 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def training_record(captioner: ImageCaptioner, origin: Origin, train: Sequence[Record], dataset: str) -> Evaluation:
+def training_record(captioner: ImageCaptioner, origin: Origin, train: Sequence[Record]) -> Evaluation:
     """What the checkpoint says of its training; what was measured of earlier weights is dropped."""
-    captions = sum(len(record.captions) for record in train)
-    own = TrainingSet(dataset, len(train), captions)
+    own = [
+        TrainingSet(records[0].card_name, len(records), sum(len(record.captions) for record in records))
+        for records in by_data_set(train).values()
+    ]
     before = captioner.evaluation
-    return Evaluation((*before.trained_on, own), str(origin), language=before.language)
+    return Evaluation((*before.trained_on, *own), str(origin), language=before.language)

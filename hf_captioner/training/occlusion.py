@@ -1,4 +1,6 @@
-"""Does attention mark the evidence? `python -m hf_captioner.training.occlusion --data DATA [--model ID] [--write]`.
+"""Does attention mark the evidence?
+
+`python -m hf_captioner.training.occlusion --data DATA [DATA ...] [--model ID] [--write]`
 
 For each content word of each validation caption a fifth of the image is occluded with its mean colour: the fifth that
 the word attended to most, the least attended one, and a random one. Then the word is scored again after the same
@@ -32,7 +34,7 @@ from hf_captioner.training.command import (
 )
 from hf_captioner.training.data import Record
 from hf_captioner.training.dataset import padded
-from hf_captioner.training.evaluate import score
+from hf_captioner.training.evaluate import mean_scores, score_each
 
 SHARE = 0.2
 """Of the feature map's cells that are occluded."""
@@ -126,13 +128,13 @@ def _word_probabilities(captioner: ImageCaptioner, caption: Caption, features: F
 
 
 def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[str, float]:
-    """The caption of the mean of all images, and its CIDEr if said of each of them."""
+    """The caption of the mean of all images, and its CIDEr if said of each; the mean over the data sets."""
     total = torch.zeros(3, captioner.config.image_size, captioner.config.image_size)
     for record in records:
         total += read_pixels(record.path, captioner.config)
     features = captioner.encode((total / len(records))[None])
     text = captioner.caption_features(features, captioner.generation_config)[0].text
-    return text, score([text] * len(records), records, meteor=False)["CIDEr"]
+    return text, mean_scores(score_each([text] * len(records), records, meteor=False))["CIDEr"]
 
 
 def measure_attention(
@@ -157,7 +159,7 @@ def _measured(images: int, tallies: dict[str, OcclusionTally], text: str, cider:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("occlusion", __doc__)
-    parser.add_argument("--limit", type=int, help="only the first so many images")
+    parser.add_argument("--limit", type=int, help="only the first so many images of each data set")
     parser.add_argument("--write", action="store_true", help="store the results in the checkpoint")
     options = parser.parse_args(argv)
     return run_command(parser.prog, partial(_run, options))
@@ -168,7 +170,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.write and options.limit:
         raise ConfigError("--write stores what was measured on the whole split; leave out --limit.")
     captioner = load_captioner(options)
-    records = measured_split(options, options.data, captioner, limit=options.limit)
+    records = measured_split(options, captioner, limit=options.limit)
     tallies, found = measure_attention(captioner, records)
     print(f"{len(records)} images, {tallies[OCCLUDED_REGIONS[0]].words} content words\n")
     print("| occluded | probability before | after | halved, % | caption changed, % |\n|---|---|---|---|---|")

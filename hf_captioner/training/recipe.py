@@ -1,6 +1,6 @@
 """Training recipes: YAML files, read strictly into frozen dataclasses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +8,7 @@ import yaml
 
 from hf_captioner.config import CaptionerConfig, GenerationConfig, ValidatedConfig
 from hf_captioner.errors import ConfigError
+from hf_captioner.training.data_sets import DataSet
 
 OBJECTIVES = ("cross_entropy", "self_critical")
 RECIPES = Path(__file__).parent / "recipes"
@@ -80,7 +81,7 @@ class Stage(ValidatedConfig):
 
 @dataclass(frozen=True)
 class Recipe(ValidatedConfig):
-    """A training run without the paths of its data and weights."""
+    """A training run without the paths of its weights, and mostly of its data."""
 
     stages: tuple[Stage, ...]
     model: dict[str, Any]
@@ -105,6 +106,8 @@ class Recipe(ValidatedConfig):
     seed: int = 1
     workers: int = 0
     """Processes that read images; 0 reads them in the training process."""
+    data: tuple[DataSet, ...] = ()
+    """What is trained on, where the command line names no data; in the file, sources are relative to its folder."""
 
     def _check(self) -> None:
         self._require(len(self.stages) >= 1, "stages", "at least one stage")
@@ -140,7 +143,8 @@ class Recipe(ValidatedConfig):
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"Recipe {path}: {error}") from error
-        return cls.from_plain(values, str(path))
+        recipe = cls.from_plain(values, str(path))
+        return replace(recipe, data=tuple(data_set.beside(Path(path).parent) for data_set in recipe.data))
 
     @classmethod
     def from_plain(cls, values: Any, name: str) -> Self:
@@ -148,8 +152,12 @@ class Recipe(ValidatedConfig):
         if not isinstance(values, dict):
             raise ConfigError(f"Recipe {name} holds {type(values).__name__}; expected a mapping.")
         values = dict(values)
+        data = values.pop("data", [])
+        if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
+            raise ConfigError(f"Recipe {name}: data is {data!r}; expected a list of mappings with the key source.")
         try:
             stages = tuple(Stage(**stage) for stage in values.pop("stages", ()))
-            return cls(stages=stages, model=values.pop("model", {}), generation=values.pop("generation", {}), **values)
+            parts = {"model": values.pop("model", {}), "generation": values.pop("generation", {})}
+            return cls(stages=stages, data=tuple(map(DataSet.from_dict, data)), **parts, **values)
         except TypeError as error:
             raise ConfigError(f"Recipe {name}: {error}.") from error

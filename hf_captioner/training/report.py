@@ -1,6 +1,6 @@
 """Look at a captioner's captions.
 
-`python -m hf_captioner.training.report --data DATA --out report.html [--model ID] [--each N] [--write]`
+`python -m hf_captioner.training.report --data DATA [DATA ...] --out report.html [--model ID] [--each N] [--write]`
 
 One HTML file with the best, the worst and random validation captions by their own CIDEr: the image with its heatmaps,
 the caption with its confidence, and what people wrote. It holds images of the data set, whose terms apply to it.
@@ -12,6 +12,7 @@ import argparse
 import base64
 import io
 import random
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from hf_captioner.training.command import (
     run_command,
 )
 from hf_captioner.training.data import Record
+from hf_captioner.training.evaluate import cider_of_records
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -42,7 +44,7 @@ body { font: 16px/1.4 system-ui, sans-serif; max-width: 1060px; margin: 2em auto
 figure { margin: 0 0 2.5em } img { max-width: 100% } li { color: #555 }
 </style>
 <h1>{{ count }} validation captions of {{ model }}</h1>
-<p>Mean CIDEr {{ "%.1f" % mean }}. Under each image: the caption's own CIDEr and confidence, then what people
+<p>Mean CIDEr {{ means }}. Under each image: the caption's own CIDEr and confidence, then what people
 wrote.</p>
 {% for title, examples in groups %}
 <h2>{{ title }}</h2>
@@ -77,15 +79,17 @@ class Example:
 
 def report(captions: Sequence[Caption], records: Sequence[Record], model: str, each: int) -> str:
     """The page as HTML: `each` examples of the best, the worst and random captions."""
-    from hf_captioner.training.metrics import cider_of_each
-
-    ciders = cider_of_each([caption.text for caption in captions], [record.captions for record in records])
+    ciders = cider_of_records([caption.text for caption in captions], records)
     examples = [Example(r, c, 100 * cider) for r, c, cider in zip(records, captions, ciders, strict=True)]
     ranked = sorted(examples, key=lambda example: example.cider, reverse=True)
     sample = random.Random(1).sample(examples, min(each, len(examples)))
     groups = [("Random", sample), ("Worst", ranked[: -each - 1 : -1]), ("Best", ranked[:each])]
+    found: dict[str, list[float]] = {}
+    for example in examples:
+        found.setdefault(example.record.data_set, []).append(example.cider)
+    means = [(f"{name} " if len(found) > 1 else "") + f"{statistics.mean(own):.1f}" for name, own in found.items()]
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
-    return page.render(model=model, count=len(examples), mean=100 * sum(ciders) / len(ciders), groups=groups)
+    return page.render(model=model, count=len(examples), means=", ".join(means), groups=groups)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
     captioner = load_captioner(options)
-    records = measured_split(options, options.data, captioner)
+    records = measured_split(options, captioner)
     captions = captioner.caption([record.path for record in records], num_return_sequences=1, progress=True)
     write_text(options.out, report(captions, records, options.model or "the bundled checkpoint", options.each))
     habits = bias_report([caption.text for caption in captions], [record.captions for record in records])

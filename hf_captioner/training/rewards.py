@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Tokens = Sequence[int]
 Counts = dict[tuple[int, ...], float]
@@ -57,6 +57,23 @@ class CiderD:
         for ngram, weight in weights.items():
             norms[len(ngram) - 1] += weight**2
         return weights, [math.sqrt(norm) for norm in norms], sum(c for ngram, c in counts.items() if len(ngram) == 2)
+
+
+def cider_of_data_sets(
+    references: Sequence[Sequence[Tokens]], data_sets: Sequence[str]
+) -> Callable[[int, Tokens], float]:
+    """(image, tokens) -> CIDEr-D, each data set with its own document frequencies.
+
+    data_sets: the name of each image's. A word that is rare in one data set may be common in another.
+    """
+    places: list[int] = []
+    members: dict[str, list[Sequence[Tokens]]] = {}
+    for name, group in zip(data_sets, references, strict=True):
+        own = members.setdefault(name, [])
+        places.append(len(own))
+        own.append(group)
+    ciders = {name: CiderD(own) for name, own in members.items()}
+    return lambda image, tokens: ciders[data_sets[image]](places[image], tokens)
 
 
 class Bleu4:

@@ -23,18 +23,17 @@ from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import ConfigError, DataError, TrainingError
 from hf_captioner.modeling.device import resolve_device
 from hf_captioner.training.checkpointing import LoadedState, OptimizerState, Progress, averaged, load_state, save_state
-from hf_captioner.training.command import NAMELESS
 from hf_captioner.training.curves import draw_curves
 from hf_captioner.training.data import Record
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
-from hf_captioner.training.evaluate import caption_records, score
+from hf_captioner.training.evaluate import caption_records, mean_scores, score_each
 from hf_captioner.training.feature_cache import FeatureCache, cached_features
 from hf_captioner.training.initialization import Origin, training_record
 from hf_captioner.training.known_words import known_words, learnable
 from hf_captioner.training.losses import CrossEntropy, LossOutput, SelfCritical
 from hf_captioner.training.optimization import build_average, build_optimizer, set_learning_rate
 from hf_captioner.training.recipe import Recipe, Stage
-from hf_captioner.training.rewards import Bleu4, CiderD
+from hf_captioner.training.rewards import Bleu4, cider_of_data_sets
 from hf_captioner.training.rows import counted
 from hf_captioner.training.time_left import time_left
 
@@ -55,10 +54,9 @@ class Trainer:
         origin: Origin,
         *,
         features: Path | None = None,
-        dataset: str = NAMELESS,
         device: str = "auto",
     ) -> None:
-        """features: where the frozen encoder's features are cached. dataset: what the card calls the data.
+        """features: where the frozen encoder's features are cached.
 
         Resumes the run whose state lies in `out`. Raises ConfigError where that was another run, DataError without
         training or validation images, and where the captioner has not a word of their captions.
@@ -81,7 +79,7 @@ class Trainer:
         if self.new_words:
             self._log(str(self.new_words))
         self._leave_out_unknown()
-        self.captioner.evaluation = training_record(self.captioner, origin, self.train, dataset)
+        self.captioner.evaluation = training_record(self.captioner, origin, self.train)
         self.tokenizer = self.captioner.tokenizer
         self.identity = self._identity(origin)
         self.captioner.to(self.accelerator.device).to(memory_format=torch.channels_last)
@@ -139,11 +137,11 @@ class Trainer:
         """What must be the same for a saved state to be resumed, by name: nothing that was measured is part of it."""
         config = {**self.captioner.config.to_dict(), "confidence": None}
         records = [
-            [record.path.name, record.path.stat().st_size, record.captions, record.split]
+            [record.path.name, record.path.stat().st_size, record.captions, record.split, record.weight]
             for record in (*self.train, *self.validation)
         ]
         parts = {
-            "recipe": self.recipe.to_dict(),
+            "recipe": {name: value for name, value in self.recipe.to_dict().items() if name != "data"},
             "model": [config, self.captioner.generation_config.to_dict()],
             "data set": records,
             "vocabulary": [self.tokenizer.word(index) for index in range(len(self.tokenizer))],
@@ -162,7 +160,7 @@ class Trainer:
         self.loaded = LoadedState(self.progress, {}, {})
         optimizer_state = OptimizerState(optimizer, average)
         process = self.accelerator.process_index, self.accelerator.num_processes
-        order = EpochOrder(len(dataset), self.recipe.batch_size, self.recipe.seed, *process)
+        order = EpochOrder([record.weight for record in self.train], self.recipe.batch_size, self.recipe.seed, *process)
         while self.progress.epoch < stage.epochs and self.progress.epochs_without_improvement < self.recipe.patience:
             self._run_epoch(stage, model, optimizer_state, dataset, order)
             self._validate(stage, cast(ImageCaptioner, average.module), validation_features)
@@ -223,21 +221,24 @@ class Trainer:
         return value
 
     def _validate(self, stage: Stage, captioner: ImageCaptioner, validation_features: FeatureCache | None) -> None:
-        """Score the validation split, keep the model where it is the best yet, and move to the next epoch."""
+        """Score the validation images, keep the model where it is the best yet, and move to the next epoch.
+
+        Of several data sets each is scored apart, and their plain mean decides.
+        """
         at, began = self.progress, time.perf_counter()
-        found: list[dict[str, float]] = [{}]
+        found: list[dict[str, dict[str, float]]] = [{}]
         if self.accelerator.is_main_process:
             captions = caption_records(captioner.eval(), self.validation, features=validation_features)
-            found = [score([caption.text for caption in captions], self.validation, meteor=False)]
-        scores: dict[str, float] = broadcast_object_list(found)[0]  # every process must take the same decisions
-        cider = scores["CIDEr"]
+            found = [score_each([caption.text for caption in captions], self.validation, meteor=False)]
+        each: dict[str, dict[str, float]] = broadcast_object_list(found)[0]  # all processes take the same decisions
+        scores = mean_scores(each)
+        cider, told = scores["CIDEr"], _percent(scores)
+        if len(each) > 1:
+            told = f"mean {told}; {'; '.join(f'{name} {_percent(own)}' for name, own in each.items())}"
+            scores |= {f"{name} {metric}": value for name, own in each.items() for metric, value in own.items()}
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 3)}
         at.history.append({**row, **scores, "validation_seconds": round(time.perf_counter() - began, 3)})
-        self._log(
-            f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, "
-            + ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
-            + f", {row['seconds']:.0f} s"
-        )
+        self._log(f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, {told}, {row['seconds']:.0f} s")
         if self.tensorboard:
             if cider > at.best_cider:
                 captioner.save_pretrained(self.out / "best")
@@ -259,7 +260,8 @@ class Trainer:
         if stage.objective == "cross_entropy":
             return cross_entropy
         references = [[[*ids, self.tokenizer.end_id] for ids in group] for group in dataset.ids]
-        cider, bleu = CiderD(references), Bleu4(references)
+        cider = cider_of_data_sets(references, [record.data_set for record in self.train])
+        bleu = Bleu4(references)
 
         def reward(image: int, ids: Sequence[int]) -> float:
             return cider(image, ids) + (stage.bleu * bleu(image, ids) if stage.bleu else 0.0)
@@ -295,6 +297,10 @@ class Trainer:
     def _log(self, message: str) -> None:
         if self.accelerator.is_main_process:
             logger.info(message)
+
+
+def _percent(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
 
 
 def _accelerator(device: str, mixed_precision: str) -> Accelerator:

@@ -1,11 +1,12 @@
 """Tune a checkpoint's generation settings and image size on the validation split.
 
-`python -m hf_captioner.training.tune_generation --data DATA --model FOLDER [--write]`
+`python -m hf_captioner.training.tune_generation --data DATA [DATA ...] --model FOLDER [--write]`
 
 The image sizes compared are the checkpoint's own and one that adds a row of cells to the feature map: random crops in
 training enlarge objects, so a larger size can fit better (Touvron et al. 2019). At the better one every combination of
 num_beams, length_penalty and no_repeat_ngram_size is scored by BLEU-4 x ROUGE-L x CIDEr: long captions raise CIDEr and
-lower BLEU, and the product trades neither for the other. --write makes the best setting the checkpoint's default.
+lower BLEU, and the product trades neither for the other. Of several data sets each is scored apart, and the product is
+that of the plain means. --write makes the best setting the checkpoint's default.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import dataclasses
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -32,7 +33,7 @@ from hf_captioner.training.command import (
     run_command,
 )
 from hf_captioner.training.data import Record
-from hf_captioner.training.evaluate import describe, score
+from hf_captioner.training.evaluate import describe, mean_scores, score_each
 from hf_captioner.training.feature_cache import encoded
 from hf_captioner.training.rows import counted
 
@@ -48,8 +49,14 @@ OBJECTIVE = ("BLEU-4", "ROUGE-L", "CIDEr")
 class Trial:
     image_size: int
     generation_config: GenerationConfig
-    scores: dict[str, float]
+    each: Mapping[str, Mapping[str, float]]
+    """The scores of each data set, by its name."""
     described: dict[str, float]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The plain means over the data sets."""
+        return mean_scores(self.each)
 
     @property
     def product(self) -> float:
@@ -57,8 +64,16 @@ class Trial:
 
     def row(self) -> str:
         settings = [self.image_size, *(getattr(self.generation_config, name) for name in TUNED)]
-        scores = [f"{100 * self.scores[name]:.1f}" for name in OBJECTIVE]
-        return f"| {' | '.join(map(str, [*settings, *scores, *(f'{v:.4g}' for v in self.described.values())]))} |"
+        shown = [self.scores[name] for name in OBJECTIVE]
+        if len(self.each) > 1:
+            shown += [scores["CIDEr"] for scores in self.each.values()]
+        described = [f"{value:.4g}" for value in self.described.values()]
+        return f"| {' | '.join(map(str, [*settings, *(f'{100 * score:.1f}' for score in shown), *described]))} |"
+
+    def columns(self) -> list[str]:
+        """What stands in `row`."""
+        apart = [f"{name} CIDEr" for name in self.each] if len(self.each) > 1 else []
+        return ["image size", *TUNED, *OBJECTIVE, *apart, *self.described]
 
 
 def at_image_size(captioner: ImageCaptioner, image_size: int) -> ImageCaptioner:
@@ -124,8 +139,8 @@ def _trial(
         for part in features
         for caption in captioner.caption_features(_on(part, captioner.device), generation_config)
     ]
-    scores = score(captions, records, meteor=False)
-    return Trial(captioner.config.image_size, generation_config, scores, describe(captions))
+    each = score_each(captions, records, meteor=False)
+    return Trial(captioner.config.image_size, generation_config, each, describe(captions))
 
 
 def _on(features: FeatureMap, device: torch.device | str) -> FeatureMap:
@@ -142,9 +157,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
     captioner = load_captioner(options)
-    records = measured_split(options, options.data, captioner)
+    records = measured_split(options, captioner)
     found = tune(captioner, records)
-    columns = ["image size", *TUNED, *OBJECTIVE, *found[0].described]
+    columns = found[0].columns()
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     print("\n".join(trial.row() for trial in found))
     print(f"\nThe first row is the best on {counted(len(records), 'validation image')}.")

@@ -1,6 +1,7 @@
 """Every layout of captioned images gives the same records, and every fault is named."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from hf_captioner.errors import DataError
-from hf_captioner.training.data import Record, load_records, load_split
+from hf_captioner.training.data import Record, load_records
+from hf_captioner.training.data_sets import DataSet, load_split
 
 CAPTIONS = {
     "a.jpg": ("train", ("A dog .", "One dog runs .")),
@@ -127,15 +129,15 @@ def test_where_no_split_is_given_images_are_split_and_stay_so(tmp_path: Path) ->
 def test_a_split_is_the_training_runs_own(tmp_path: Path) -> None:
     files(tmp_path / "data", [f"{i}.jpg" for i in range(40)])
     (tmp_path / "data" / "captions.txt").write_text(lines("image,caption", *(f"{i}.jpg,A dog" for i in range(40))))
-    run = tmp_path / "run"
+    run, data = tmp_path / "run", DataSet(str(tmp_path / "data"))
     trained = load_records(tmp_path / "data", split_file=run / "splits.json", seed=7)
-    validation = [record for record in trained if record.split == "validation"]
-    assert load_split(tmp_path / "data", "validation", model=str(run / "best")) == validation
-    assert load_split(tmp_path / "data", "validation", split_file=run / "splits.json") == validation
+    labelled = [dataclasses.replace(record, data_set="data") for record in trained if record.split == "validation"]
+    assert load_split([data], "validation", model=str(run / "best")) == labelled
+    assert load_split([data], "validation", split_file=run / "splits.json") == labelled
     with pytest.raises(DataError, match="as --splits"):
-        load_split(tmp_path / "data", "validation")
+        load_split([data], "validation")
     with pytest.raises(DataError, match=r"typo\.json"):
-        load_split(tmp_path / "data", "validation", split_file=run / "typo.json")
+        load_split([data], "validation", split_file=run / "typo.json")
     assert not (run / "typo.json").exists()
 
 

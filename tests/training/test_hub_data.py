@@ -12,7 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from hf_captioner.errors import DataError
-from hf_captioner.training.data import Record, load_records, load_split
+from hf_captioner.training.data import Record, load_records
+from hf_captioner.training.data_sets import DataSet, load_split
 from tests.conftest import SENTENCES, generated
 from tests.hub.standin_hub import StandInHub, point_client_at
 
@@ -61,7 +62,7 @@ EXPECTED = sorted((split, (SENTENCES[i], "Again ."), png(i)) for i, split in enu
 def test_a_data_set_is_named_by_its_id(hub: StandInHub, tmp_path: Path) -> None:
     hub.dataset("me/birds", image_folder())
     assert found(load_records("me/birds")) == found(load_records("hf://datasets/me/birds")) == EXPECTED
-    assert [record.split for record in load_split("me/birds", "validation")] == ["validation"]
+    assert [record.split for record in load_split([DataSet("me/birds")], "validation")] == ["validation"]
 
 
 def test_parquet_files_become_images_once(hub: StandInHub, tmp_path: Path) -> None:

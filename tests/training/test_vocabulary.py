@@ -92,6 +92,8 @@ def test_words_of_another_language_begin_as_the_mean_of_all_words(old: CaptionTo
     torch.testing.assert_close(after[10:], after[4:10].mean(0).expand(2, 3))
 
 
+pytestmark = pytest.mark.usefixtures("only_training")
+
 RECIPE = """
 mixed_precision: 'no'
 min_count: 2
@@ -118,7 +120,7 @@ def test_training_further_adds_the_words_and_goes_on_with_them_after_a_stop(
     checkpoint: Path, saved_captioner: ImageCaptioner, tmp_path: Path
 ) -> None:
     given = command(tmp_path, checkpoint, ["A brown goat runs.", "A goat", "A quagga", "A dog jumps", "A black goat"])
-    first = forked.run("hf_captioner.cli", *given)
+    first = forked.run("tests.training.training_only", *given)
     assert (
         "added 1 word that the training captions hold at least 2 times (the rarest 2 times): goat (2)" in first.stderr
     )
@@ -130,10 +132,10 @@ def test_training_further_adds_the_words_and_goes_on_with_them_after_a_stop(
     assert best.caption(generated(0), prefix="a goat").text.startswith("a goat")
     state = tmp_path / "out" / "state.safetensors"
     saved = state.stat().st_mtime_ns
-    assert forked.run("hf_captioner.cli", *given).returncode == 0 and state.stat().st_mtime_ns == saved
+    assert forked.run("tests.training.training_only", *given).returncode == 0 and state.stat().st_mtime_ns == saved
     (tmp_path / "out" / "best").rename(tmp_path / "grown")
     further = [*given[:-1], str(tmp_path / "grown"), "--out", str(tmp_path / "again")]
-    again = forked.run("hf_captioner.cli", *further)
+    again = forked.run("tests.training.training_only", *further)
     assert again.returncode == 0 and "added" not in again.stderr, again.stderr
 
 
