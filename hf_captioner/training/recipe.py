@@ -65,6 +65,7 @@ class Stage(ValidatedConfig):
     def __str__(self) -> str:
         """10 epochs, encoder from layer2 at 4e-05."""
         said = [f"{self.epochs} epoch{'s' * (self.epochs != 1)}", f"decoder at {self.learning_rate:g}"]
+        said += [f"new words at {self.new_words_learning_rate:g}"] if self.new_words_learning_rate else []
         said.append(
             f"encoder from {self.unfreeze_from} at {self.encoder_learning_rate:g}"
             if self.unfreeze_from

@@ -211,7 +211,7 @@ def test_without_a_recipe_a_captioner_is_trained_further(data: Path, run: Path, 
     done = forked.run("tests.training.training_only", "train", data / "captions.csv", *flags)
     assert done.returncode == 0, done.stderr
     assert "stage 1 epoch 1: loss" in done.stderr and "CIDEr" in done.stderr
-    assert "stage 1 of 1: 16 epochs, decoder at 0.0003, encoder frozen" in done.stderr
+    assert "stage 1 of 1: 8 epochs, decoder at 3e-05, new words at 0.01, encoder frozen" in done.stderr
     assert "left\n" in done.stderr.replace("\r", "\n") and "at most about" in done.stderr
     new = ImageCaptioner.from_pretrained(tmp_path / "out" / "best")
     assert new.config == old.config and new.generation_config.num_beams == 4
