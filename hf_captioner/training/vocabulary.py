@@ -13,8 +13,8 @@ from hf_captioner.training.rows import counted, listed
 BIAS = "output.bias"
 WORD_TENSORS = ("embedding.weight", "output.weight", BIAS)
 """The decoder's tensors with a row for each word; the second is the first where they are tied."""
-RARER = 1.0
-"""By how much the bias of a new word begins below that of the words in its place: e times less likely, it is not said
+RARER = 2.0
+"""By how much the bias of a new word begins below that of the words in its place: e^2 times less likely, it is not said
 of every image before it is learned."""
 
 Context = tuple[int | None, int | None]
