@@ -60,11 +60,7 @@ train: setup weights/resnet50.safetensors
 	$(VENV)/bin/hf-captioner train $(BOTH) --weights 1 2 --out $(OUT) \
 		--recipe train/recipes/flickr8k_and_general.yaml \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
-	$(RUN) -m hf_captioner.training.tune_generation --data $(BOTH) --model $(OUT)/best --write
-	$(RUN) -m hf_captioner.training.calibrate --data $(BOTH) --model $(OUT)/best --write
-	$(RUN) -m hf_captioner.training.occlusion --data $(BOTH) --model $(OUT)/best --write
 	$(RUN) -m hf_captioner.training.report --data $(BOTH) --model $(OUT)/best --out $(OUT)/report.html --write
-	$(VENV)/bin/hf-captioner evaluate $(BOTH) --model $(OUT)/best --write-results
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights

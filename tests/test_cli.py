@@ -183,12 +183,13 @@ def test_training_and_evaluating_are_commands(tmp_path: Path) -> None:
     recipe = ("--recipe", tmp_path / "recipe.yaml", "--backbone", "random", "--device", "cpu")
     trained = run("train", data, "--out", tmp_path / "out", *recipe)
     assert trained.returncode == 0, trained.stderr
-    assert trained.stdout == ""
     best = tmp_path / "out" / "best"
+    assert trained.stdout.startswith(f"The captioner lies in {best}.\n")
     scored = run("evaluate", data, "--model", best, "--write-results", "--dataset", "Blocks")
     assert scored.returncode == 0, scored.stderr
     assert "CIDEr" in scored.stdout
-    (scores,) = json.loads((best / "evaluation.json").read_text())["scores"]
+    own, scores = json.loads((best / "evaluation.json").read_text())["scores"]
+    assert own["command"] == "hf-captioner train DATA --out DIR --recipe FILE --backbone random --device cpu"
     assert (scores["dataset"], scores["images"]) == ("Blocks", 4)
     assert scores["command"].startswith("hf-captioner evaluate ")
 

@@ -103,6 +103,12 @@ class CaptionTokenizer:
         normal = self._tokenizer.normalizer.normalize_str(text)
         return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
+    def count(self, captions: Iterable[str]) -> Counter[str]:
+        """How often the captions hold each word, known or not, that a vocabulary may hold."""
+        words = Counter(word for caption in captions for word in self.split(caption))
+        # An emoji leaves a lone accent, which is no word.
+        return Counter({w: n for w, n in words.items() if _is_word(w) and any(map(str.isalpha, w))})
+
     def to_json(self) -> str:
         """The content of tokenizer.json."""
         vocabulary = {self.word(i): i for i in range(len(self))}
@@ -130,9 +136,7 @@ class CaptionTokenizer:
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int) -> Self:
         """The words that occur at least `min_count` times in the captions, most frequent first, then by alphabet."""
-        empty = cls(SPECIAL)
-        words = (word for caption in captions for word in empty.split(caption))
-        counts = Counter(word for word in words if any(map(str.isalpha, word)))  # an emoji leaves a lone accent
+        counts = cls(SPECIAL).count(captions)
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         if not kept:
             raise TokenizerError(f"No word occurs {min_count} times in the {counts.total()} words given.")

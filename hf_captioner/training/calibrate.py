@@ -233,10 +233,15 @@ def _run(options: argparse.Namespace) -> None:
     confidence, calibration, errors = calibrate(captioner, train, validation, ood_images(options.ood))
     _print(calibration, errors)
     if folder is not None:
-        captioner.confidence = confidence.to(captioner.device)
-        captioner.config = dataclasses.replace(captioner.config, confidence=confidence.config)
-        captioner.evaluation = dataclasses.replace(captioner.evaluation, calibration=calibration)
-        captioner.save_pretrained(folder)
+        keep_confidence(captioner, confidence, calibration, folder)
+
+
+def keep_confidence(captioner: ImageCaptioner, confidence: Confidence, calibration: Calibration, folder: Path) -> None:
+    """Make it the captioner's own, and save that into its folder."""
+    captioner.confidence = confidence.to(captioner.device)
+    captioner.config = dataclasses.replace(captioner.config, confidence=confidence.config)
+    captioner.evaluation = dataclasses.replace(captioner.evaluation, calibration=calibration)
+    captioner.save_pretrained(folder)
 
 
 def _print(calibration: Calibration, errors: Mapping[str, float]) -> None:

@@ -20,7 +20,7 @@ from hf_captioner.training.splits import DrawnSplits
 UNPACKED = "images"
 """Folder beside splits.json for the images of Parquet files."""
 
-NAMELESS = "a data set of its own"
+NAMELESS = "an unnamed data set"
 """What the card calls a data set that has neither a Hub id nor a name that was given."""
 
 SMALL = 64

@@ -143,7 +143,14 @@ def run(options: argparse.Namespace) -> int:
     if not has_java():
         logger.warning(NO_JAVA)
     if folder is not None:
-        update_evaluation(folder, scores=_with_scores(captioner.evaluation, options, scores, records).scores)
+        places = dict.fromkeys(options.data, "DATA")
+        places |= {options.model: "MODEL", options.splits: "FILE", options.save: "FILE"}
+        here = {
+            str(given): what for given, what in places.items() if given and (what == "FILE" or Path(given).exists())
+        }
+        command = without_paths(options.command, here)
+        measured = with_scores(captioner.evaluation, scores, records, options.split, command)
+        update_evaluation(folder, scores=measured.scores)
     if options.save:
         rows = [
             {"image": record.path.name, "caption": caption, "references": record.captions}
@@ -154,22 +161,19 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _with_scores(
+def with_scores(
     evaluation: Evaluation,
-    options: argparse.Namespace,
     scores: Mapping[str, Mapping[str, float]],
     records: Sequence[Record],
+    split: str,
+    command: str,
 ) -> Evaluation:
     """The evaluation with the scores of each data set, and with the command that measured them."""
     from hf_captioner.training.metrics import tokenization
 
-    places = dict.fromkeys(options.data, "DATA")
-    places |= {options.model: "MODEL", options.splits: "FILE", options.save: "FILE"}
-    here = {str(given): what for given, what in places.items() if given and (what == "FILE" or Path(given).exists())}
-    command = without_paths(options.command, here)
     for name, own in by_data_set(records).items():
         rounded = {metric: round(value, 6) for metric, value in scores[name].items()}
-        measured = Scores(own[0].card_name, options.split, rounded, tokenization(), command, len(own))
+        measured = Scores(own[0].card_name, split, rounded, tokenization(), command, len(own))
         evaluation = dataclasses.replace(evaluation, scores=evaluation.with_scores(measured))
     return evaluation
 

@@ -15,7 +15,7 @@ def find_images(root: Path, names: Sequence[str], inside: Sequence[Path], *, all
     several files have, and, unless `allow_outside`, for files that lie elsewhere: whoever wrote the captions named
     them, and they are this machine's.
     """
-    found = {name: root / name for name in names if _is_file(root / name)}
+    found = {name: file for name in names for file in _places(root, name) if _is_file(file)}
     missing = [name for name in names if name not in found]
     if missing:
         found |= _by_base_name(root, missing)
@@ -29,6 +29,16 @@ def find_images(root: Path, names: Sequence[str], inside: Sequence[Path], *, all
             "read, unless --allow-outside-paths is given."
         )
     return found
+
+
+def _places(root: Path, name: str) -> list[Path]:
+    """Where a file of this name may lie, the likeliest last: named from above `root` on, or from `root` itself on.
+
+    The captions that `hf-captioner caption FOLDER` writes name files from above the folder on.
+    """
+    parts, own = Path(name).parts, root.resolve().name
+    below = [root.joinpath(*parts[place + 1 :]) for place in range(len(parts) - 1) if parts[place] == own]
+    return [*below, root / name]
 
 
 def _by_base_name(root: Path, names: Iterable[str]) -> dict[str, Path]:

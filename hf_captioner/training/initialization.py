@@ -16,6 +16,7 @@ from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.checkpointing import weights_digest
 from hf_captioner.training.data import Record, by_data_set
 from hf_captioner.training.recipe import Recipe
+from hf_captioner.training.vocabulary import NewWords, grow, grown_weights
 
 RANDOM = "random"
 """The backbone of an encoder that starts from random weights."""
@@ -38,12 +39,13 @@ class Origin:
         if (self.backbone is None) == (self.init is None):
             raise ConfigError("Training starts from either a backbone or a captioner; give one of --backbone, --init.")
 
-    def captioner(self, recipe: Recipe, train: Sequence[Record]) -> ImageCaptioner:
-        """The captioner on the CPU as training starts, the same in every process. Raises ConfigError and DataError."""
+    def captioner(self, recipe: Recipe, train: Sequence[Record]) -> tuple[ImageCaptioner, NewWords]:
+        """The captioner on the CPU as training starts, the same in every process, and the words that its vocabulary
+        grew by for the training captions; they are its last. Raises ConfigError and DataError."""
         torch.manual_seed(recipe.seed)
+        sentences = [caption for record in train for caption in record.captions]
         if self.init is not None:
-            return _further(recipe, self.init)
-        sentences = (caption for record in train for caption in record.captions)
+            return _further(recipe, self.init, sentences)
         try:
             tokenizer = CaptionTokenizer.build(sentences, recipe.min_count)
         except TokenizerError as error:
@@ -52,7 +54,7 @@ class Origin:
         captioner = ImageCaptioner(recipe.captioner_config(len(tokenizer)), tokenizer, recipe.generation_config())
         if self.backbone not in (None, RANDOM):
             captioner.encoder.load_backbone(self.backbone)
-        return captioner
+        return captioner, NewWords()
 
     def identity(self, captioner: ImageCaptioner) -> str:
         """What tells the weights that training starts from, but not what was measured of them."""
@@ -69,8 +71,9 @@ class Origin:
         return "another captioner" if Path(self.init).is_dir() else f"the captioner {self.init}"
 
 
-def _further(recipe: Recipe, init: str) -> ImageCaptioner:
-    """The captioner `init`, as its own config says, with the recipe's generation settings; the log tells the rest."""
+def _further(recipe: Recipe, init: str, sentences: Sequence[str]) -> tuple[ImageCaptioner, NewWords]:
+    """The captioner `init`, as its own config says, with the words that it lacks of the sentences and the recipe's
+    generation settings; the log tells the rest."""
     given = ImageCaptioner.from_pretrained(init, device="cpu")
     found = given.config.to_dict()
     changes = {name: recipe.model[name] for name in OVERRIDABLE if name in recipe.model}
@@ -78,13 +81,18 @@ def _further(recipe: Recipe, init: str) -> ImageCaptioner:
     if differ:
         pairs = ", ".join(f"{name} stays {found[name]!r} (recipe: {recipe.model[name]!r})" for name in differ)
         logger.info("The recipe's `model` is not %s's, which is trained further as it is: %s.", init, pairs)
-    config = dataclasses.replace(given.config, **changes, confidence=None)
+    try:
+        tokenizer, new_words = grow(given.tokenizer, sentences, recipe.min_count)
+    except TokenizerError as error:
+        raise DataError(f"{error} Give a recipe with a larger min_count.") from error
+    changes |= {"vocabulary_size": len(tokenizer), "confidence": None}
+    config = dataclasses.replace(given.config, **changes)
     generation_config = dataclasses.replace(given.generation_config, **recipe.generation)
-    captioner = ImageCaptioner(config, given.tokenizer, generation_config)
+    captioner = ImageCaptioner(config, tokenizer, generation_config)
     captioner.encoder.load_state_dict(given.encoder.state_dict())
-    captioner.decoder.load_state_dict(given.decoder.state_dict())
+    captioner.decoder.load_state_dict(grown_weights(given.decoder.state_dict(), tokenizer, sentences))
     captioner.weights_license, captioner.evaluation = given.weights_license, given.evaluation
-    return captioner
+    return captioner, new_words
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,8 @@ def known_words(records: Sequence[Record], tokenizer: CaptionTokenizer, split: s
         examples = listed(record.captions[0] for record in records)
         raise DataError(
             f"Not one word of the {split} captions is among the {len(tokenizer):,} that the captioner has: {examples}; "
-            "it says no others, so take captions in its language, or train one for these words with --backbone."
+            "it says no others, so take captions in its language, or train it on more of these: a word that the "
+            "training captions hold often enough (`min_count` of the recipe) is added."
         )
     return KnownWords(len(tokenizer), counts, unknown)
 

@@ -14,12 +14,14 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hf_captioner.errors import DataError
+from hf_captioner.images import IMAGE_SUFFIXES
 from hf_captioner.training.parquet import unpack
-from hf_captioner.training.rows import SPLITS, Row, complain, read_text, split_in, split_named
+from hf_captioner.training.rows import SPLITS, Row, complain, counted, read_text, split_in, split_named
 
 
 def read_rows(source: Path, unpacked: Path) -> tuple[list[Row], Path]:
@@ -48,6 +50,12 @@ def read_rows(source: Path, unpacked: Path) -> tuple[list[Row], Path]:
     for pattern in PARQUET:
         if tables := sorted(file for file in source.glob(pattern) if file.is_file()):
             return _read_parquet(tables, unpacked)
+    if images := sum(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*")):
+        folder, table = shlex.quote(str(source)), shlex.quote(str(source / "captions.csv"))
+        raise DataError(
+            f"{source} holds {counted(images, 'image')} and no captions to train on; `hf-captioner caption {folder} "
+            f"--out {table}` writes a table with a caption for each, to be corrected first."
+        )
     known = ", ".join([*(pattern for pattern, _ in _FOLDER_LAYOUTS), *PARQUET])
     raise DataError(f"{source} is in no layout known; expected one of {known} in it.")
 

@@ -137,6 +137,19 @@ def mean_image(captioner: ImageCaptioner, records: Sequence[Record]) -> tuple[st
     return text, mean_scores(score_each([text] * len(records), records, meteor=False))["CIDEr"]
 
 
+def measure_attention(
+    captioner: ImageCaptioner, records: Sequence[Record]
+) -> tuple[dict[str, OcclusionTally], Occlusion]:
+    """The tallies, and what a checkpoint keeps of them and of the mean image.
+
+    Raises ConfigError for a captioner without attention, DataError without content words.
+    """
+    if captioner.config.attention == "none":
+        raise ConfigError("This captioner has no attention, so there is nothing to test; take one with attention.")
+    tallies = measure_occlusion(captioner, records)
+    return tallies, _measured(len(records), tallies, *mean_image(captioner, records))
+
+
 def _measured(images: int, tallies: dict[str, OcclusionTally], text: str, cider: float) -> Occlusion:
     first = tallies[OCCLUDED_REGIONS[0]]
     occluded = {name: round(tally.after, 4) for name, tally in tallies.items()}
@@ -157,17 +170,15 @@ def _run(options: argparse.Namespace) -> None:
     if options.write and options.limit:
         raise ConfigError("--write stores what was measured on the whole split; leave out --limit.")
     captioner = load_captioner(options)
-    if captioner.config.attention == "none":
-        raise ConfigError("This captioner has no attention, so there is nothing to test; take one with attention.")
     records = measured_split(options, captioner, limit=options.limit)
-    tallies = measure_occlusion(captioner, records)
-    text, cider = mean_image(captioner, records)
+    tallies, found = measure_attention(captioner, records)
     print(f"{len(records)} images, {tallies[OCCLUDED_REGIONS[0]].words} content words\n")
     print("| occluded | probability before | after | halved, % | caption changed, % |\n|---|---|---|---|---|")
     print("\n".join(tally.row(name) for name, tally in tallies.items()))
-    print(f"\nThe caption of the mean image: {text} (CIDEr {100 * cider:.1f} if said of every image)")
+    said, cider = found.mean_image, 100 * found.mean_image_cider
+    print(f"\nThe caption of the mean image: {said} (CIDEr {cider:.1f} if said of every image)")
     if folder is not None:
-        update_evaluation(folder, occlusion=_measured(len(records), tallies, text, cider))
+        update_evaluation(folder, occlusion=found)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,18 @@ from torch.optim.swa_utils import AveragedModel
 
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.training.recipe import Stage
+from hf_captioner.training.vocabulary import WORD_TENSORS
 
 Weights = tuple[Tensor, ...] | list[Tensor]
 
 
-def build_optimizer(captioner: ImageCaptioner, stage: Stage, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters; biases and other vectors are not decayed. `peak` is a group's peak rate."""
+def build_optimizer(
+    captioner: ImageCaptioner, stage: Stage, weight_decay: float, new_words: int = 0
+) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters; biases and other vectors are not decayed. `peak` is a group's peak rate.
+
+    new_words: how many words at the vocabulary's end learn at the stage's `new_words_learning_rate`.
+    """
     groups = []
     for module, peak in (
         (captioner.decoder, stage.learning_rate),
@@ -29,7 +35,28 @@ def build_optimizer(captioner: ImageCaptioner, stage: Stage, weight_decay: float
                 groups.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
     # Sampled rewards are noisy: a longer memory of the gradients' scale keeps self-critical steps small.
     beta2 = 0.98 if stage.objective == "cross_entropy" else 0.999
-    return torch.optim.AdamW(groups, betas=(0.9, beta2), fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), fused=True)
+    if new_words and stage.new_words_learning_rate is not None:
+        decoder = captioner.decoder.named_parameters()
+        rows = [parameter.detach()[-new_words:] for name, parameter in decoder if name in WORD_TENSORS]
+        _hasten(optimizer, rows, stage.new_words_learning_rate / stage.learning_rate)
+    return optimizer
+
+
+def _hasten(optimizer: torch.optim.Optimizer, rows: Sequence[Tensor], ratio: float) -> None:
+    """Multiply what each step changes in these parts of its parameters. An AdamW step is linear in its learning rate,
+    so that this is that rate times `ratio`, for parts that cannot have a group of their own."""
+    before: list[Tensor] = []
+
+    def keep(*_: object) -> None:
+        before[:] = [part.clone() for part in rows]
+
+    def stretch(*_: object) -> None:
+        for part, was in zip(rows, before, strict=True):
+            part.copy_(was + ratio * (part - was))
+
+    optimizer.register_step_pre_hook(keep)
+    optimizer.register_step_post_hook(stretch)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, stage: Stage, done: int, steps: int) -> None:

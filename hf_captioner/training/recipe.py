@@ -13,8 +13,7 @@ from hf_captioner.training.data_sets import DataSet
 
 OBJECTIVES = ("cross_entropy", "self_critical")
 RECIPES = Path(__file__).parent / "recipes"
-FURTHER, FROM_BACKBONE = RECIPES / "further.yaml", RECIPES / "from_backbone.yaml"
-"""The recipes in use where none is given: of a captioner that is trained further, and from a backbone's weights."""
+"""Those of the package; which one is in use where none is given, default_recipe.py says."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,9 @@ class Stage(ValidatedConfig):
     epochs: int
     learning_rate: float
     """Peak rate of the decoder; warmed up linearly, then a cosine down to `final_lr_ratio` times it."""
+    new_words_learning_rate: float | None = None
+    """Peak rate of the rows of those words that the vocabulary grew by; None: the decoder's. With a gentle
+    `learning_rate`, a captioner learns new words and forgets little."""
     final_lr_ratio: float = 0.0
     unfreeze_from: str | None = None
     """First trainable module of the encoder (`layer2`); None keeps the encoder frozen and trains on cached features."""
@@ -50,6 +52,8 @@ class Stage(ValidatedConfig):
         self._require(self.captions >= 1, "captions", "at least 1")
         self._require(self.warmup >= 0, "warmup", "at least 0")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
+        new_words = self.new_words_learning_rate
+        self._require(new_words is None or new_words > 0, "new_words_learning_rate", "more than 0, or null")
         self._require(0 <= self.final_lr_ratio <= 1, "final_lr_ratio", "0 to 1")
         self._require(self.objective in OBJECTIVES, "objective", f"one of {', '.join(OBJECTIVES)}")
         self._require(self.samples >= 2, "samples", "at least 2")
@@ -58,6 +62,18 @@ class Stage(ValidatedConfig):
         self._require(self.xe_weight >= 0, "xe_weight", "at least 0")
         if self.unfreeze_from is None:
             self._require(self.encoder_learning_rate == 0, "encoder_learning_rate", "0 where unfreeze_from is not set")
+
+    def __str__(self) -> str:
+        """10 epochs, encoder from layer2 at 4e-05."""
+        said = [f"{self.epochs} epoch{'s' * (self.epochs != 1)}", f"decoder at {self.learning_rate:g}"]
+        said += [f"new words at {self.new_words_learning_rate:g}"] if self.new_words_learning_rate else []
+        said.append(
+            f"encoder from {self.unfreeze_from} at {self.encoder_learning_rate:g}"
+            if self.unfreeze_from
+            else "encoder frozen"
+        )
+        said += ["CIDEr-D of sampled captions as the reward"] if self.objective == "self_critical" else []
+        return ", ".join(said)
 
     @property
     def reads_pixels(self) -> bool:

@@ -35,6 +35,7 @@ from hf_captioner.training.optimization import build_average, build_optimizer, s
 from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.rewards import Bleu4, cider_of_data_sets
 from hf_captioner.training.rows import counted
+from hf_captioner.training.time_left import time_left
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class Trainer:
         """
         self.recipe, self.out, self.state_file = recipe, out, out / "state.safetensors"
         self.features = features or out / "features"
+        self.afterwards = 0.0
+        """Seconds that what follows the training will take, for the time left."""
         self.train = [record for record in records if record.split == "train"]
         self.validation = [record for record in records if record.split == "validation"]
         if not self.train or not self.validation:
@@ -70,9 +73,11 @@ class Trainer:
                 "more, or name each image's split in the data."
             )
         self.accelerator = _accelerator(device, recipe.mixed_precision)
-        self.captioner = origin.captioner(recipe, self.train)
+        self.captioner, self.new_words = origin.captioner(recipe, self.train)
         for stage in recipe.stages:  # a module that is not there ends the run now, not after hours
             self.captioner.encoder.unfreeze_from(stage.unfreeze_from)
+        if self.new_words:
+            self._log(str(self.new_words))
         self._leave_out_unknown()
         self.captioner.evaluation = training_record(self.captioner, origin, self.train)
         self.tokenizer = self.captioner.tokenizer
@@ -81,9 +86,9 @@ class Trainer:
         self.loaded = LoadedState(Progress(), {}, {})
         if self.state_file.exists():
             self.loaded = load_state(self.state_file, self.identity, self.captioner)
-            at = self.loaded.progress
+        self.progress = at = self.loaded.progress
+        if self.state_file.exists() and not self.finished:
             self._log(f"resuming at stage {at.stage + 1}, epoch {at.epoch + 1}, step {at.step}")
-        self.progress = self.loaded.progress
         self.tensorboard: SummaryWriter | None = None
         if self.accelerator.is_main_process:
             remove_leftovers(out)
@@ -107,9 +112,14 @@ class Trainer:
                 f"has, and with them {images} that had no other"
             )
 
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is done."""
+        return self.progress.stage == len(self.recipe.stages)
+
     def run(self) -> None:
         """Run every remaining stage; `out/best` then holds the captioner with the best validation CIDEr."""
-        while self.progress.stage < len(self.recipe.stages):
+        while not self.finished:
             self._run_stage(self.recipe.stages[self.progress.stage])
             self._log(
                 f"stage {self.progress.stage + 1} done; best validation CIDEr {100 * self.progress.best_cider:.1f}"
@@ -155,6 +165,7 @@ class Trainer:
             self._run_epoch(stage, model, optimizer_state, dataset, order)
             self._validate(stage, cast(ImageCaptioner, average.module), validation_features)
             self._save(optimizer_state)
+            self._log(time_left(self.recipe.stages, self.progress, self.recipe.patience, self.afterwards))
 
     def _run_epoch(
         self,
@@ -214,7 +225,7 @@ class Trainer:
 
         Of several data sets each is scored apart, and their plain mean decides.
         """
-        at = self.progress
+        at, began = self.progress, time.perf_counter()
         found: list[dict[str, dict[str, float]]] = [{}]
         if self.accelerator.is_main_process:
             captions = caption_records(captioner.eval(), self.validation, features=validation_features)
@@ -226,7 +237,7 @@ class Trainer:
             told = f"mean {told}; {'; '.join(f'{name} {_percent(own)}' for name, own in each.items())}"
             scores |= {f"{name} {metric}": value for name, own in each.items() for metric, value in own.items()}
         row = {"stage": at.stage, "epoch": at.epoch, "loss": at.loss_sum / at.step, "seconds": round(at.seconds, 3)}
-        at.history.append({**row, **scores})
+        at.history.append({**row, **scores, "validation_seconds": round(time.perf_counter() - began, 3)})
         self._log(f"stage {at.stage + 1} epoch {at.epoch + 1}: loss {row['loss']:.3f}, {told}, {row['seconds']:.0f} s")
         if self.tensorboard:
             if cider > at.best_cider:
@@ -239,7 +250,7 @@ class Trainer:
         at.epoch, at.step, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        optimizer = build_optimizer(self.captioner, stage, self.recipe.weight_decay)
+        optimizer = build_optimizer(self.captioner, stage, self.recipe.weight_decay, len(self.new_words))
         if self.loaded.optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.loaded.optimizer})
         return optimizer

@@ -89,6 +89,24 @@ def at_image_size(captioner: ImageCaptioner, image_size: int) -> ImageCaptioner:
     return other.to(memory_format=torch.channels_last).to(captioner.device)
 
 
+def with_settings(captioner: ImageCaptioner, image_size: int, generation_config: GenerationConfig) -> ImageCaptioner:
+    """The same weights with other settings, without what was measured under the old ones."""
+    tuned = at_image_size(captioner, image_size)
+    tuned.generation_config = generation_config
+    return tuned
+
+
+def tune(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
+    """`trials`. Raises DataError where every one scores 0."""
+    found = trials(captioner, records)
+    if not found[0].product:
+        raise DataError(
+            f"Every setting scores 0 on the {len(records)} validation images, so none is the best; give more images, "
+            "whose captions share words."
+        )
+    return found
+
+
 def trials(captioner: ImageCaptioner, records: Sequence[Record]) -> list[Trial]:
     """The image sizes under the captioner's own settings, and every combination at the better size; the best first."""
     larger = captioner.config.image_size + round(captioner.encoder.stride)
@@ -140,12 +158,7 @@ def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
     captioner = load_captioner(options)
     records = measured_split(options, captioner)
-    found = trials(captioner, records)
-    if not found[0].product:
-        raise DataError(
-            f"Every setting scores 0 on the {len(records)} validation images, so none is the best; give more images, "
-            "whose captions share words."
-        )
+    found = tune(captioner, records)
     columns = found[0].columns()
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     print("\n".join(trial.row() for trial in found))
@@ -153,9 +166,7 @@ def _run(options: argparse.Namespace) -> None:
     if len(records) < FEW_IMAGES:
         print(f"On so few the choice is chance; {FEW_IMAGES} or more are better.")
     if folder is not None:
-        tuned = at_image_size(captioner, found[0].image_size)
-        tuned.generation_config = found[0].generation_config
-        tuned.save_pretrained(folder)
+        with_settings(captioner, found[0].image_size, found[0].generation_config).save_pretrained(folder)
 
 
 if __name__ == "__main__":

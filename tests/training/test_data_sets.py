@@ -23,6 +23,8 @@ from hf_captioner.training.recipe import Recipe
 from hf_captioner.training.rewards import CiderD, cider_of_data_sets
 from tests.conftest import write_table
 
+pytestmark = pytest.mark.usefixtures("only_training")
+
 RECIPE = """
 model: {encoder: resnet18, encoder_layer: layer2, image_size: 64, hidden_size: 16, backward_hidden_size: 8}
 generation: {num_beams: 2, max_length: 10}
@@ -224,7 +226,7 @@ def test_a_recipe_may_name_the_data_relative_to_itself(
     once = data + RECIPE.split("stages:")[0] + "stages: [{epochs: 1, learning_rate: 0.01, warmup: 0}]\n"
     assert train(tmp_path / "out", recipe=once) == 0
     found = ImageCaptioner.from_pretrained(tmp_path / "out" / "best").evaluation.trained_on
-    assert [(one.name, one.images) for one in found] == [("Mine", 8), ("a data set of its own", 4)]
+    assert [(one.name, one.images) for one in found] == [("Mine", 8), ("an unnamed data set", 4)]
     capsys.readouterr()
     assert train(tmp_path / "out", tmp_path / "mine", stripes, "--weights", "1", "2", recipe=once) == 2
     assert "The data is given twice, on the command line and as data in the recipe" in capsys.readouterr().err
@@ -240,7 +242,7 @@ def test_a_hub_id_in_a_recipe_is_no_path(tmp_path: Path) -> None:
     remote, local = Recipe.read(recipe).data
     assert (remote.source, remote.card_name) == ("hf://datasets/me/birds", "me/birds")
     assert (local.source, local.label) == (str(tmp_path / "me" / "birds"), "birds")
-    assert local.card_name == "a data set of its own"
+    assert local.card_name == "an unnamed data set"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_no_two_data_sets_have_one_name(blocks: Path, stripes: Path) -> None:
     records = load_data_sets(given_data_sets([str(blocks), str(stripes), str(blocks)], ["Birds"] * 3))
     assert list(Counter(record.data_set for record in records)) == ["Birds", "Birds (2)", "Birds (3)"]
     records = load_data_sets(given_data_sets([str(blocks / "captions.csv"), str(stripes)], None))
-    assert {record.card_name for record in records} == {"a data set of its own", "a data set of its own (2)"}
+    assert {record.card_name for record in records} == {"an unnamed data set", "a data set of its own (2)"}
     assert list(Counter(record.data_set for record in records)) == ["photos", "photos (2)"], "not captions.csv"
 
 

@@ -38,13 +38,13 @@ def test_the_scores_are_printed_saved_and_written_into_the_card(
     names, values = (line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| "))
     assert [row["image"] for row in json.loads(saved.read_text())] == ["0.png", "1.png", "2.png", "3.png"]
     (found,) = ImageCaptioner.from_pretrained(own_checkpoint).evaluation.scores
-    assert (found.dataset, found.split, found.images) == ("a data set of its own", "validation", 4)
+    assert (found.dataset, found.split, found.images) == ("an unnamed data set", "validation", 4)
     assert [100 * score for score in found.metrics.values()] == pytest.approx(list(map(float, values)), abs=0.06)
     assert list(found.metrics) == names
     assert found.command == "hf-captioner evaluate DATA --model MODEL --save FILE --write-results"
     card = ModelCard.load(own_checkpoint / "README.md")
     assert card.data.eval_results is None and "Measured on only 4 images" in card.text
-    assert "\na data set of its own, validation split, 4 images" in card.text and found.command in card.text
+    assert "\nan unnamed data set, validation split, 4 images" in card.text and found.command in card.text
     for name in ("README.md", "evaluation.json"):
         told = (own_checkpoint / name).read_text()
         assert not any(path in told for path in (data.name, str(tmp_path), "captions.json")), "this machine's paths"

@@ -20,6 +20,8 @@ from hf_captioner.training.data import load_records
 from tests import forked
 from tests.conftest import SENTENCES, generated
 
+pytestmark = pytest.mark.usefixtures("only_training")
+
 RECIPE = "mixed_precision: 'no'\nstages: [{epochs: 1, learning_rate: 0.001, warmup: 0}]\n"
 
 
