@@ -21,9 +21,9 @@ RECIPE = "mixed_precision: 'no'\nbatch_size: 8\nstages: [{epochs: 1, learning_ra
 
 KILLS = {
     "caption_records": [],
-    "tune": ["before"],
-    "keep_confidence": ["before", "stage", "settings"],
-    "measure_attention": ["before", "stage", "settings", "confidence"],
+    "tune": [],
+    "keep_confidence": ["before", "stage"],
+    "measure_attention": ["before", "stage", "settings"],
     "update_evaluation": ["before", "stage", "settings", "confidence"],
 }
 """The function after which a run is killed -> how the messages begin of what is done by then, and not repeated."""
