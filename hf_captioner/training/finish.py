@@ -27,7 +27,7 @@ from hf_captioner.training.rows import counted, read_text
 from hf_captioner.training.time_left import duration
 from hf_captioner.training.tune_generation import TUNED, tune, with_settings
 
-FEWEST_TO_TUNE = 10
+FEWEST_TO_TUNE = FEW_IMAGES
 """Validation images; on fewer the best setting is chance, and the captioner's own is better."""
 PASSES = 50
 """The steps here take at most about as long as it takes to caption and score the validation images so many times; on

@@ -1,12 +1,13 @@
 """What a training run starts from: ImageNet weights of the encoder, or a captioner that is trained further."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
+from accelerate import PartialState
 
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import ConfigError, DataError, TokenizerError
@@ -23,7 +24,7 @@ RANDOM = "random"
 OVERRIDABLE = ("dropout",)
 """Fields of CaptionerConfig that a recipe may change in the captioner that it trains further."""
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _further(recipe: Recipe, init: str, sentences: Sequence[str]) -> tuple[Image
     found = given.config.to_dict()
     changes = {name: recipe.model[name] for name in OVERRIDABLE if name in recipe.model}
     differ = [name for name in recipe.model if name not in changes and _plain(recipe.model[name]) != found[name]]
-    if differ:
+    if differ and PartialState().is_main_process:
         pairs = ", ".join(f"{name} stays {found[name]!r} (recipe: {recipe.model[name]!r})" for name in differ)
         logger.info("The recipe's `model` is not %s's, which is trained further as it is: %s.", init, pairs)
     try:

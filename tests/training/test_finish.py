@@ -14,6 +14,7 @@ from hf_captioner.demo import tab_batch
 from hf_captioner.demo.uploads import Upload
 from hf_captioner.hub.card import is_generated
 from hf_captioner.hub.checkpoint import read_description
+from hf_captioner.training import finish
 from tests import forked
 from tests.conftest import SENTENCES, generated, write_table
 
@@ -55,8 +56,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_one_command_leaves_a_captioner_tuned_calibrated_tested_and_scored(
-    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(finish, "FEWEST_TO_TUNE", 10)
     out, best = tmp_path / "out", tmp_path / "out" / "best"
     assert main(arguments(data, out, checkpoint)) == 0
     told = capsys.readouterr()
@@ -86,17 +88,16 @@ def test_one_command_leaves_a_captioner_tuned_calibrated_tested_and_scored(
 def test_killed_between_any_two_steps_it_repeats_only_that_one(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Each time the step has changed the checkpoint, and nothing says so yet: the worst moment."""
     flags, without_java = arguments(data, tmp_path / "out", checkpoint), {"PATH": os.environ["PATH"]}
+    command = "tests.training.killed_finishing"
     for function, done in KILLS.items():
-        killed = forked.run(
-            "tests.training.killed_finishing", *flags, environment=without_java | {"KILL_AFTER": function}
-        )
+        killed = forked.run(command, *flags, environment=without_java | {"KILL_AFTER": function})
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not [said for said in done if f"hf-captioner: {said}" in killed.stderr]
-    last = forked.run("hf_captioner.cli", *flags, environment=without_java)
+    last = forked.run(command, *flags, environment=without_java)
     assert last.returncode == 0 and " -> " in last.stdout, last.stderr
     assert "confidence:" not in last.stderr and "epoch" not in last.stderr
 
-    whole = forked.run("hf_captioner.cli", *arguments(data, tmp_path / "whole", checkpoint), environment=without_java)
+    whole = forked.run(command, *arguments(data, tmp_path / "whole", checkpoint), environment=without_java)
     assert whole.returncode == 0, whole.stderr
     one, other = (read_description(tmp_path / name / "best") for name in ("out", "whole"))
     assert one == other

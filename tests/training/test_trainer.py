@@ -28,6 +28,7 @@ from hf_captioner.cli import main
 from hf_captioner.config import ConfidenceConfig
 from hf_captioner.hub.evaluation import Evaluation, Scores
 from hf_captioner.modeling.confidence import Confidence
+from hf_captioner.training.recipe import Recipe
 from tests import forked
 from tests.conftest import generated, write_table
 
