@@ -34,9 +34,9 @@ caption: $(VENV)/.ready-demo
 	@test -n "$(IMAGE)" || { echo "make caption needs an image: make caption IMAGE=dog.jpg" >&2; exit 2; }
 	$(VENV)/bin/hf-captioner caption "$(IMAGE)"
 
-# Two files of tests at a time, a thread each: most of a test's time is a process that starts.
+# Three files of tests at a time, a thread each: many a test waits, for a server, a browser or a time to kill.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .

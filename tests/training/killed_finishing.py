@@ -1,5 +1,5 @@
-"""`hf-captioner`, which tunes on ten images, killed right after a function that follows the training if KILL_AFTER names
-one: what it did is done, and not noted."""
+"""`hf-captioner`, which tunes on ten images, and is killed right after the function that KILL_AFTER names, if it does:
+what that did is done, and not noted."""
 
 import os
 import signal
