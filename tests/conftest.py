@@ -129,3 +129,12 @@ def image_paths(tmp_path: Path) -> list[Path]:
     for index, path in enumerate(paths):
         generated(index).save(path)
     return paths
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """Accelerate takes the settings of one training for the whole process."""
+    state = pytest.importorskip("accelerate.state", reason="needs the extra train")
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    state.AcceleratorState._reset_state(reset_partial_state=True)

@@ -15,6 +15,7 @@ from train.own_photographs import choose, compare, main
 ANIMALS = ("goat", "zebra", "quagga")
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_it_prints_what_was_learned_and_what_was_forgotten(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

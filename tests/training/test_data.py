@@ -183,7 +183,7 @@ def test_faults_are_named_ten_at_a_time(tmp_path: Path) -> None:
         ("x.token.txt", "no tab here\n", "line 1 is 'no tab here'; expected"),
         ("metadata.jsonl", '{"text": "x"}\n', "line 1: KeyError"),
         ("dataset.json", "{}", "neither Karpathy's nor COCO's"),
-        ("notes.md", "nothing", "in no layout known"),
+        ("notes.md", "nothing", "holds 3 images and no captions to train on"),
         ("captions.txt", b"image,caption\n\xff\xfe", "cannot be read as UTF-8"),
     ],
 )

@@ -119,8 +119,8 @@ def test_the_log_tells_them_apart_by_folder_and_the_card_tells_no_folder(
     once = RECIPE.split("stages:")[0] + "stages: [{epochs: 1, learning_rate: 0.01, warmup: 0}]\n"
     assert train(tmp_path / "out", blocks, stripes, recipe=once) == 0
     error = capsys.readouterr().err
-    assert "photos: 8 training images of weight 1, shown 8 times an epoch; 4 validation images." in error
-    assert "photos (2): 4 training images of weight 1, shown 4 times" in error
+    assert "photos: 8 images to train on, 4 to validate, 0 left for a test; weight 1, so shown 8 times" in error
+    assert "photos (2): 4 images to train on, " in error and "weight 1, so shown 4 times an epoch" in error
     (line,) = [line for line in error.splitlines() if "epoch 1: loss" in line]
     mean, first, second = line.split(", ", 1)[1].split("; ")
     assert mean.startswith("mean BLEU-1 ") and first.startswith("photos BLEU") and second.startswith("photos (2) BLEU")
@@ -268,7 +268,7 @@ def test_no_two_data_sets_have_one_name(blocks: Path, stripes: Path) -> None:
     records = load_data_sets(given_data_sets([str(blocks), str(stripes), str(blocks)], ["Birds"] * 3))
     assert list(Counter(record.data_set for record in records)) == ["Birds", "Birds (2)", "Birds (3)"]
     records = load_data_sets(given_data_sets([str(blocks / "captions.csv"), str(stripes)], None))
-    assert {record.card_name for record in records} == {"an unnamed data set", "a data set of its own (2)"}
+    assert {record.card_name for record in records} == {"an unnamed data set", "an unnamed data set (2)"}
     assert list(Counter(record.data_set for record in records)) == ["photos", "photos (2)"], "not captions.csv"
 
 

@@ -48,6 +48,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_new_words_are_said_of_pictures_that_were_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
