@@ -36,7 +36,7 @@ caption: $(VENV)/.ready-demo
 
 # Three files of tests at a time, a thread each: many a test waits, for a server, a browser or a time to kill.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(VENV)/bin/ruff check .
