@@ -4,11 +4,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 DATA ?= ../shared/data/flickr8k
-GENERAL ?= ../shared/data/general
 WEIGHTS ?= ../shared/weights
-OUT ?= runs/bundled
+OUT ?= runs/flickr8k
 FUZZ_SECONDS ?= 600
-BOTH = $(DATA) $(GENERAL) --dataset Flickr8k "General photographs"
 
 .PHONY: setup demo caption test lint types audit fuzz train
 
@@ -57,10 +55,9 @@ fuzz: setup
 
 # Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors
-	$(VENV)/bin/hf-captioner train $(BOTH) --weights 1 2 --out $(OUT) \
-		--recipe train/recipes/flickr8k_and_general.yaml \
+	$(VENV)/bin/hf-captioner train $(DATA) --dataset Flickr8k --out $(OUT) --recipe train/recipes/flickr8k.yaml \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
-	$(RUN) -m hf_captioner.training.report --data $(BOTH) --model $(OUT)/best --out $(OUT)/report.html --write
+	$(RUN) -m hf_captioner.training.report --data $(DATA) --model $(OUT)/best --out $(OUT)/report.html --write
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights
