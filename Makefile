@@ -32,9 +32,9 @@ caption: $(VENV)/.ready-demo
 	@test -n "$(IMAGE)" || { echo "make caption needs an image: make caption IMAGE=dog.jpg" >&2; exit 2; }
 	$(VENV)/bin/hf-captioner caption "$(IMAGE)"
 
-# Three files of tests at a time, a thread each: many a test waits, for a server, a browser or a time to kill.
+# Two files of tests at a time, a thread each: most of a test's time is a process that starts.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .
