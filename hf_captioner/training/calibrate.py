@@ -51,12 +51,13 @@ BINS = 10
 HALVED_QUANTILE, TENTH_OFF_QUANTILE = 0.99, 0.95
 """Quantiles of the validation images' distances at which the confidence is halved, and a tenth is taken off."""
 OOD_IMAGES = (
-    *("chelsea", "coffee", "rocket", "page", "text", "coins", "clock", "moon", "brick", "grass", "gravel"),
-    *("hubble_deep_field", "immunohistochemistry", "retina", "cell", "horse", "logo"),
+    *("page", "text", "logo", "horse", "colorwheel", "checkerboard", "shepp_logan_phantom", "coins"),
+    *("moon", "hubble_deep_field", "brick", "grass", "gravel"),
+    *("immunohistochemistry", "retina", "microaneurysms", "cell"),
 )
-"""scikit-image's images without people and dogs: a cat, a cup, a rocket, pages, coins, textures, cells, ..."""
+"""scikit-image's images that are no photographs of a scene: pages, drawings, scans, textures, cells, ..."""
 GENERATED = 6
-"""Images each of noise, of blots and of text: about as many as OOD_IMAGES."""
+"""Images each of noise, of blots, of text and of drawn lines; somewhat more in all than OOD_IMAGES."""
 
 
 @torch.inference_mode()
@@ -132,7 +133,7 @@ def area_under_roc(positive: Tensor, negative: Tensor) -> float:
 
 
 def ood_images(folder: Path | None) -> list[ImageSource]:
-    """Out-of-distribution images: a folder's, or scikit-image's, noise, blots and pages of text."""
+    """Out-of-distribution images: a folder's, or scikit-image's, noise, blots, pages of text and drawings."""
     if folder is not None:
         found: list[ImageSource] = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
@@ -143,6 +144,7 @@ def ood_images(folder: Path | None) -> list[ImageSource]:
     blots = [Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)) for _ in range(GENERATED)]
     drawn += [blot.resize((224, 224), Image.Resampling.BICUBIC) for blot in blots]
     drawn += [_page_of_text(random) for _ in range(GENERATED)]
+    drawn += [_drawing(random) for _ in range(GENERATED)]
     return [*(_image(name) for name in OOD_IMAGES), *drawn]
 
 
@@ -160,6 +162,17 @@ def _page_of_text(random: np.random.Generator) -> Image.Image:
         words = ("".join(map(chr, random.integers(97, 123, random.integers(2, 10)))) for _ in range(9))
         draw.text((10, top), " ".join(words), "black", font)
     return page
+
+
+def _drawing(random: np.random.Generator) -> Image.Image:
+    sheet = Image.new("RGB", (448, 448), "white")
+    draw = ImageDraw.Draw(sheet)
+    for _ in range(8):
+        draw.line([tuple(point) for point in random.integers(0, 448, (4, 2)).tolist()], "black", 3)
+        left, top = random.integers(0, 300, 2).tolist()
+        width, height = random.integers(30, 140, 2).tolist()
+        draw.ellipse((left, top, left + width, top + height), outline="black", width=3)
+    return sheet
 
 
 def calibrate(
