@@ -15,7 +15,7 @@ from hf_captioner.hub.evaluation import Evaluation, TrainingSet
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 from hf_captioner.training.checkpointing import weights_digest
-from hf_captioner.training.data import Record, by_data_set
+from hf_captioner.training.data import NAMELESS, Record, by_data_set
 from hf_captioner.training.recipe import Recipe
 from hf_captioner.training.vocabulary import NewWords, grow, grown_weights
 
@@ -101,10 +101,18 @@ def _plain(value: Any) -> Any:
 
 
 def training_record(captioner: ImageCaptioner, origin: Origin, train: Sequence[Record]) -> Evaluation:
-    """What the checkpoint says of its training; what was measured of earlier weights is dropped."""
+    """What the checkpoint says of its training, a data set that it goes on with once; what was measured of earlier
+    weights is dropped."""
     own = [
         TrainingSet(records[0].card_name, len(records), sum(len(record.captions) for record in records))
         for records in by_data_set(train).values()
     ]
     before = captioner.evaluation
-    return Evaluation((*before.trained_on, *own), str(origin), language=before.language)
+    named = {data_set.name: data_set for data_set in before.trained_on if data_set.name != NAMELESS}
+    added = [data_set for data_set in own if not _same(data_set, named.get(data_set.name))]
+    return Evaluation((*before.trained_on, *added), str(origin), language=before.language)
+
+
+def _same(one: TrainingSet, other: TrainingSet | None) -> bool:
+    """Whether they are the same images, described or not."""
+    return other is not None and (one.images, one.captions) == (other.images, other.captions)

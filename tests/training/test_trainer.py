@@ -218,6 +218,10 @@ def test_without_a_recipe_a_captioner_is_trained_further(data: Path, run: Path, 
     assert new.evaluation.initialized_from == "another captioner", "a card does not name a folder of this machine"
     assert [given.name for given in new.evaluation.trained_on][-1] == "Blocks"
     assert new.evaluation.trained_on[-1].images == 16
+    flags[1:4] = [str(tmp_path / "again"), "--init", str(tmp_path / "out" / "best")]
+    assert forked.run("tests.training.training_only", "train", data / "captions.csv", *flags).returncode == 0
+    again = ImageCaptioner.from_pretrained(tmp_path / "again" / "best").evaluation
+    assert again.trained_on == new.evaluation.trained_on, "what it goes on with is listed once"
     assert ModelCard.load(tmp_path / "out" / "best" / "README.md").data.language == new.evaluation.language == "de"
 
 
