@@ -38,8 +38,10 @@ def build_optimizer(
     optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), fused=True)
     if new_words and stage.new_words_learning_rate is not None:
         decoder = captioner.decoder.named_parameters()
-        rows = [parameter.detach()[-new_words:] for name, parameter in decoder if name in WORD_TENSORS]
-        _hasten(optimizer, rows, stage.new_words_learning_rate / stage.learning_rate)
+        tensors = [parameter.detach() for name, parameter in decoder if name in WORD_TENSORS]
+        ratio = stage.new_words_learning_rate / stage.learning_rate
+        _hasten(optimizer, [tensor[-new_words:] for tensor in tensors], ratio)
+        _shorten(optimizer, [(tensor[:-new_words], tensor[-new_words:]) for tensor in tensors if tensor.dim() == 2])
     return optimizer
 
 
@@ -57,6 +59,20 @@ def _hasten(optimizer: torch.optim.Optimizer, rows: Sequence[Tensor], ratio: flo
 
     optimizer.register_step_pre_hook(keep)
     optimizer.register_step_post_hook(stretch)
+
+
+def _shorten(optimizer: torch.optim.Optimizer, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """After each step, shorten the new words' rows that are longer than the known words' are on average.
+
+    A longer row gives larger logits, so that new words were said of everything (weight aligning of Zhao et al. 2020,
+    Maintaining Discrimination and Fairness in Class Incremental Learning, here as a limit at every step).
+    """
+
+    def limit(*_: object) -> None:
+        for known, new in parts:
+            new.mul_((known.norm(dim=1).mean() / new.norm(dim=1, keepdim=True)).clamp(max=1))
+
+    optimizer.register_step_post_hook(limit)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, stage: Stage, done: int, steps: int) -> None:

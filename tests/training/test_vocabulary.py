@@ -166,16 +166,29 @@ def test_words_of_another_language_that_are_all_rare_are_one_clear_sentence(
     assert "Not one word of the validation captions is among the" in line and "`min_count` of the recipe" in line
 
 
-def test_new_words_learn_faster_and_the_others_at_their_own_rate(tiny_captioner: ImageCaptioner) -> None:
-    decoder, old = tiny_captioner.decoder, {n: p.detach().clone() for n, p in tiny_captioner.decoder.named_parameters()}
-    stage = Stage(epochs=1, learning_rate=1e-3, new_words_learning_rate=1e-1)
-    optimizer = build_optimizer(tiny_captioner, stage, weight_decay=0.0, new_words=2)
-    for parameter in decoder.parameters():
+def a_step(captioner: ImageCaptioner, new_words_learning_rate: float) -> None:
+    """A step of the decoder against a gradient of ones, its last two words new."""
+    stage = Stage(epochs=1, learning_rate=1e-3, new_words_learning_rate=new_words_learning_rate)
+    optimizer = build_optimizer(captioner, stage, weight_decay=0.0, new_words=2)
+    for parameter in captioner.decoder.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
+
+
+def test_new_words_learn_faster_and_the_others_at_their_own_rate(tiny_captioner: ImageCaptioner) -> None:
+    decoder = tiny_captioner.decoder
+    decoder.embedding.weight.data[:-2] += 10
+    old = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
+    a_step(tiny_captioner, 1e-1)
     for name, parameter in decoder.named_parameters():
         moved = old[name] - parameter.detach()
         faster = 2 if name in ("embedding.weight", "output.bias") else 0
         rest = moved[: len(moved) - faster]
         torch.testing.assert_close(rest, torch.full_like(rest, 1e-3), rtol=1e-2, atol=1e-6)
         torch.testing.assert_close(moved[len(rest) :], torch.full_like(moved[len(rest) :], 1e-1), rtol=1e-2, atol=1e-6)
+
+
+def test_new_words_never_outgrow_the_known_ones(tiny_captioner: ImageCaptioner) -> None:
+    a_step(tiny_captioner, 100.0)
+    lengths = tiny_captioner.decoder.embedding.weight.detach().norm(dim=1)
+    assert lengths[-2:].tolist() == pytest.approx([float(lengths[:-2].mean())] * 2, rel=1e-4)
