@@ -3,11 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
-FLICKR8K ?= ../shared/data/flickr8k
-GENERAL ?= ../shared/data/general
-NAMES := Flickr8k "General photographs"
+DATA ?= ../shared/data/flickr8k
 WEIGHTS ?= ../shared/weights
-OUT ?= runs
+OUT ?= runs/flickr8k
 FUZZ_SECONDS ?= 600
 
 .PHONY: setup demo caption test lint types audit fuzz train
@@ -55,16 +53,11 @@ fuzz: setup
 	for target in config tokenizer table tar card image; do \
 		OMP_NUM_THREADS=1 $(RUN) -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; done
 
-# Repeats the bundled checkpoint: first on Flickr8k, then on both data sets. Stop it at any time and start it again, it
-# goes on where it was.
+# Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors
-	$(VENV)/bin/hf-captioner train $(FLICKR8K) --dataset Flickr8k --out $(OUT)/flickr8k \
-		--recipe train/recipes/flickr8k.yaml --backbone weights/resnet50.safetensors \
-		--weights-license hf_captioner/checkpoint/LICENSE
-	$(VENV)/bin/hf-captioner train $(FLICKR8K) $(GENERAL) --dataset $(NAMES) --weights 1 1.5 --out $(OUT)/both \
-		--recipe train/recipes/flickr8k_and_general.yaml --init $(OUT)/flickr8k/best
-	$(RUN) -m hf_captioner.training.report --data $(FLICKR8K) $(GENERAL) --dataset $(NAMES) --model $(OUT)/both/best \
-		--out $(OUT)/report.html --write
+	$(VENV)/bin/hf-captioner train $(DATA) --dataset Flickr8k --out $(OUT) --recipe train/recipes/flickr8k.yaml \
+		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
+	$(RUN) -m hf_captioner.training.report --data $(DATA) --model $(OUT)/best --out $(OUT)/report.html --write
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights

@@ -328,7 +328,11 @@ def test_the_bundled_checkpoint_is_small_licensed_and_says_what_was_measured() -
     assert (folder / "model.safetensors").stat().st_size <= 64_000_000
     card = ModelCard.load(folder / "README.md")
     assert (card.data.license, card.data.license_link) == ("other", "LICENSE")
-    (scores,) = captioner.evaluation.scores
-    assert {result.metric_name: result.metric_value for result in card.data.eval_results} == {
-        name: pytest.approx(100 * value, abs=0.006) for name, value in scores.metrics.items()
+    measured = captioner.evaluation.scores
+    assert {scores.dataset for scores in measured} == {data.name for data in captioner.evaluation.trained_on}
+    shown = {(found.dataset_name, found.metric_name): found.metric_value for found in card.data.eval_results}
+    assert shown == {
+        (scores.dataset, name): pytest.approx(100 * value, abs=0.006)
+        for scores in measured
+        for name, value in scores.metrics.items()
     }
