@@ -34,25 +34,11 @@ pytestmark = needs_browser
 
 
 def test_the_page_is_painted_at_once_and_nothing_jumps(page: Page) -> None:
-    """The quickest of three first visits: what else the machine does meanwhile only slows them."""
-    browser = page.context.browser
-    assert browser is not None
-    visits = [painted(page)]
-    for _ in range(2):  # in a page of its own, with nothing cached
-        with browser.new_page(viewport=page.viewport_size, reduced_motion="reduce") as visit:
-            visit.goto(page.url)
-            visits.append(painted(visit))
-    milliseconds, jump = min(visits)
-    assert milliseconds < 2000
-    assert jump < 0.05
-
-
-def painted(page: Page) -> tuple[float, float]:
-    """`PAINTED` of a page that is being opened."""
     page.get_by_role("button", name="Cat").wait_for()
     page.wait_for_function("[...document.images].every((image) => image.complete)")
     milliseconds, jump = page.evaluate(PAINTED)
-    return milliseconds, jump
+    assert milliseconds < 2000
+    assert jump < 0.05
 
 
 def pixels(page: Page) -> str:
