@@ -11,7 +11,7 @@ from tqdm import tqdm
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CaptionerError, CheckpointError, ConfigError, MissingExtraError, one_line, require_extra
 from hf_captioner.hub.packaged import bundled_checkpoint
-from hf_captioner.training.data import Record, by_data_set, readable_records
+from hf_captioner.training.data import Record, first_of_each, readable_records
 from hf_captioner.training.data_sets import given_data_sets, load_split
 from hf_captioner.training.known_words import known_words
 
@@ -75,8 +75,7 @@ def measured_split(
         model=options.model,
         allow_outside_paths=options.allow_outside_paths,
     )
-    records = [record for group in by_data_set(found).values() for record in group[:limit]]
-    records = readable_records(records, skip_broken=options.skip_broken_images)
+    records = readable_records(first_of_each(found, limit), skip_broken=options.skip_broken_images)
     words = known_words(records, captioner.tokenizer, split)
     if words.unknown:
         logger.info("%s captions: %s", "training" if split == "train" else split, words)

@@ -96,6 +96,11 @@ def by_data_set(records: Iterable[Record]) -> dict[str, list[Record]]:
     return found
 
 
+def first_of_each(records: Iterable[Record], count: int | None) -> list[Record]:
+    """The first so many records of each data set; all where count is None."""
+    return [record for own in by_data_set(records).values() for record in own[:count]]
+
+
 def readable_records(records: Sequence[Record], *, skip_broken: bool) -> list[Record]:
     """The records whose images can be read, in their order; each of the others is named in the log.
 

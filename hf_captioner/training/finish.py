@@ -20,9 +20,9 @@ from hf_captioner.errors import ConfigError, DataError
 from hf_captioner.hub.card import update_evaluation
 from hf_captioner.hub.evaluation import FEW_IMAGES, OCCLUDED_REGIONS
 from hf_captioner.training.calibrate import calibrate, keep_confidence, ood_images
-from hf_captioner.training.data import Record
+from hf_captioner.training.data import Record, first_of_each
 from hf_captioner.training.evaluate import caption_records, mean_scores, score_each, with_scores
-from hf_captioner.training.occlusion import measure_attention
+from hf_captioner.training.occlusion import TESTED_IMAGES, measure_attention
 from hf_captioner.training.rows import counted, read_text
 from hf_captioner.training.time_left import duration
 from hf_captioner.training.tune_generation import TUNED, tune, with_settings
@@ -141,7 +141,7 @@ class Finish:
         return {"told": f"calibrated on {self._images}, expected calibration error {calibration.error:.3f}"}
 
     def _test_attention(self) -> dict[str, Any]:
-        _, found = measure_attention(self._captioner(), self.validation)
+        _, found = measure_attention(self._captioner(), first_of_each(self.validation, TESTED_IMAGES))
         update_evaluation(self.folder, occlusion=found)
         most, random, _ = (found.occluded[region] for region in OCCLUDED_REGIONS)
         return {

@@ -2,10 +2,10 @@
 
 `python -m hf_captioner.training.occlusion --data DATA [DATA ...] [--model ID] [--write]`
 
-For each content word of each validation caption a fifth of the image is occluded with its mean colour: the fifth that
-the word attended to most, the least attended one, and a random one. Then the word is scored again after the same
-prefix. Where the word rests on what was attended to, its probability falls most in the first case. --write stores the
-results in the checkpoint's evaluation.json and card.
+For each content word of the captions of validation images, the first 100 of each data set, a fifth of the image is
+occluded with its mean colour: the fifth that the word attended to most, the least attended one, and a random one. Then
+the word is scored again after the same prefix. Where the word rests on what was attended to, its probability falls most
+in the first case. --write stores the results in the checkpoint's evaluation.json and card.
 """
 
 import argparse
@@ -38,6 +38,9 @@ from hf_captioner.training.evaluate import mean_scores, score_each
 
 SHARE = 0.2
 """Of the feature map's cells that are occluded."""
+TESTED_IMAGES = 100
+"""Of each data set that are tested: they have some hundred content words, and of thousands of images the test would
+take longer than all else that follows a training."""
 FUNCTION_WORDS = frozenset(
     """
     a an the of in on at to with and or by for from is are be being was were has have his her their its he she it they
@@ -159,7 +162,7 @@ def _measured(images: int, tallies: dict[str, OcclusionTally], text: str, cider:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("occlusion", __doc__)
-    parser.add_argument("--limit", type=int, help="only the first so many images of each data set")
+    parser.add_argument("--limit", type=int, help=f"test so many images of each data set (default: {TESTED_IMAGES})")
     parser.add_argument("--write", action="store_true", help="store the results in the checkpoint")
     options = parser.parse_args(argv)
     return run_command(parser.prog, partial(_run, options))
@@ -168,9 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model) if options.write else None
     if options.write and options.limit:
-        raise ConfigError("--write stores what was measured on the whole split; leave out --limit.")
+        tested = f"{TESTED_IMAGES} images of each data set"
+        raise ConfigError(f"--write stores what was measured on {tested}; leave out --limit.")
     captioner = load_captioner(options)
-    records = measured_split(options, captioner, limit=options.limit)
+    records = measured_split(options, captioner, limit=options.limit or TESTED_IMAGES)
     tallies, found = measure_attention(captioner, records)
     print(f"{len(records)} images, {tallies[OCCLUDED_REGIONS[0]].words} content words\n")
     print("| occluded | probability before | after | halved, % | caption changed, % |\n|---|---|---|---|---|")

@@ -59,6 +59,7 @@ def test_one_command_leaves_a_captioner_tuned_calibrated_tested_and_scored(
     data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finish, "FEWEST_TO_TUNE", 10)
+    monkeypatch.setattr(finish, "TESTED_IMAGES", 8)
     out, best = tmp_path / "out", tmp_path / "out" / "best"
     assert main(arguments(data, out, checkpoint)) == 0
     told = capsys.readouterr()
@@ -66,7 +67,7 @@ def test_one_command_leaves_a_captioner_tuned_calibrated_tested_and_scored(
     evaluation, card = found.evaluation, (best / "README.md").read_text()
     assert evaluation.calibration is not None and sum(evaluation.calibration.captions) == 10
     assert found.caption(generated(0)).confidence is not None
-    assert evaluation.occlusion is not None and evaluation.occlusion.images == 10
+    assert evaluation.occlusion is not None and evaluation.occlusion.images == 8
     (scores,) = evaluation.scores
     assert (scores.dataset, scores.split, scores.images) == ("an unnamed data set", "validation", 10)
     assert scores.command == "hf-captioner train DATA --out DIR --recipe FILE --init MODEL"
