@@ -1,11 +1,12 @@
 """Weights between two captioners: `python -m train.interpolate FIRST SECOND --share 0.9 --out DIR`.
 
 SECOND is FIRST trained further, perhaps with more words. What it forgot comes back in part, for little of what it
-learned (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Settings, words, card and licence are
-SECOND's; what was measured of its weights is dropped.
+learned (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). The generation settings are FIRST's, the rest
+is SECOND's; what was measured of its weights is dropped.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
     captioner = at_image_size(second, second.config.image_size)
     captioner.encoder.load_state_dict(between(first.encoder.state_dict(), second.encoder.state_dict(), options.share))
     captioner.decoder.load_state_dict(between(first.decoder.state_dict(), second.decoder.state_dict(), options.share))
+    penalty = first.generation_config.length_penalty if options.length_penalty is None else options.length_penalty
+    captioner.generation_config = dataclasses.replace(first.generation_config, length_penalty=penalty)
     captioner.save_pretrained(options.out)
     print(f"The captioner lies in {options.out}.")
 
@@ -55,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("first", metavar="FIRST", help="a captioner's folder or Hub id")
     parser.add_argument("second", metavar="SECOND", help="one that was trained further from it")
     parser.add_argument("--share", type=float, required=True, help="SECOND's share of each weight, from 0 to 1")
+    parser.add_argument("--length-penalty", type=float, metavar="L", help="of the search, in place of FIRST's")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the captioner")
     options = parser.parse_args(argv)
     return run_command("interpolate", lambda: run(options))
