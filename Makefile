@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
-DATA ?= ../shared/data/flickr8k
+FLICKR8K ?= ../shared/data/flickr8k
+GENERAL ?= ../shared/data/general
 WEIGHTS ?= ../shared/weights
-OUT ?= runs/flickr8k
+OUT ?= runs
 FUZZ_SECONDS ?= 600
 
 .PHONY: setup demo caption test lint types audit fuzz train
@@ -53,11 +54,24 @@ fuzz: setup
 	for target in config tokenizer table tar card image; do \
 		OMP_NUM_THREADS=1 $(RUN) -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; done
 
-# Repeats the bundled checkpoint; stop it at any time and start it again, it goes on where it was.
+BOTH := $(FLICKR8K) $(GENERAL) --dataset Flickr8k "General photographs"
+TRAIN := $(VENV)/bin/hf-captioner train
+FURTHER := $(TRAIN) $(BOTH) --recipe train/recipes/flickr8k_and_general
+BETWEEN := $(RUN) -m train.interpolate $(OUT)/flickr8k/best
+
+# Repeats the bundled checkpoint, $(OUT)/best; stop it at any time and start it again, it goes on where it was.
 train: setup weights/resnet50.safetensors
-	$(VENV)/bin/hf-captioner train $(DATA) --dataset Flickr8k --out $(OUT) --recipe train/recipes/flickr8k.yaml \
+	$(TRAIN) $(FLICKR8K) --dataset Flickr8k --recipe train/recipes/flickr8k.yaml --out $(OUT)/flickr8k \
 		--backbone weights/resnet50.safetensors --weights-license hf_captioner/checkpoint/LICENSE
-	$(RUN) -m hf_captioner.training.report --data $(DATA) --model $(OUT)/best --out $(OUT)/report.html --write
+	$(FURTHER).yaml --init $(OUT)/flickr8k/best --out $(OUT)/both
+	$(FURTHER)_longer.yaml --weights 1 2 --init $(OUT)/both/best --out $(OUT)/longer
+	$(BETWEEN) $(OUT)/longer/best --share 0.8 --out $(OUT)/between
+	$(FURTHER)_last.yaml --init $(OUT)/between --out $(OUT)/last
+	$(BETWEEN) $(OUT)/last/best --share 0.94 --length-penalty 0.8 --out $(OUT)/best
+	$(RUN) -m hf_captioner.training.calibrate --data $(BOTH) --model $(OUT)/best --write
+	$(RUN) -m hf_captioner.training.occlusion --data $(BOTH) --model $(OUT)/best --write
+	$(VENV)/bin/hf-captioner evaluate $(BOTH) --model $(OUT)/best --write-results
+	$(RUN) -m hf_captioner.training.report --data $(BOTH) --model $(OUT)/best --out $(OUT)/report.html --write
 
 weights/resnet50.safetensors: | setup
 	$(RUN) $(WEIGHTS)/expand.py weights

@@ -47,19 +47,24 @@ def test_every_key_of_a_checkpoint_is_documented_with_its_default(heading: str) 
     assert found == expected
 
 
+def score_row(scores: evaluation.Scores, names: list[str]) -> str:
+    values = " | ".join(f"{100 * scores.metrics[name]:.1f}" for name in names)
+    return f"| {scores.dataset}, {scores.images:,} validation images | {values} |"
+
+
 def test_the_numbers_are_the_bundled_checkpoints() -> None:
     description = ImageCaptioner.from_pretrained().description
     measured, accuracy, readme = description.evaluation, prose_of("docs/accuracy.md"), prose_of("README.md")
     occlusion, calibration, habits = measured.occlusion, measured.calibration, measured.habits
     assert occlusion is not None and calibration is not None and habits is not None
-    scores = next(scores for scores in measured.scores if (scores.dataset, scores.split) == ("Flickr8k", "validation"))
-    percent = {name: f"{100 * value:.1f}" for name, value in scores.metrics.items()}
-    assert f"| {' | '.join(percent)} | |{'---|' * len(percent)} | {' | '.join(percent.values())} |" in accuracy
-    for name in ("BLEU-4", "METEOR", "CIDEr"):
-        assert f"{name} {percent[name]}" in readme
-    for page in (accuracy, readme):
-        assert f"{scores.images:,} validation images" in page
+    assert [(scores.dataset, scores.split) for scores in measured.scores] == [
+        (data.name, "validation") for data in measured.trained_on
+    ]
+    for page, names in ((accuracy, [*measured.scores[0].metrics]), (readme, ["BLEU-4", "METEOR", "ROUGE-L", "CIDEr"])):
+        rows = " ".join(score_row(scores, names) for scores in measured.scores)
+        assert f"| | {' | '.join(names)} | |---|{'---|' * len(names)} {rows} " in page
         assert f"{occlusion.baseline:.3f}" in page
+    assert f"{sum(data.images for data in measured.trained_on):,} images" in readme
     for region, probability in occlusion.occluded.items():
         assert f"| {region} | {probability:.3f} | {100 * occlusion.changed[region]:.0f} % |" in accuracy
         assert region.startswith("least") or f"{probability:.3f}" in readme

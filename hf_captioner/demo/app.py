@@ -26,10 +26,9 @@ from hf_captioner.hub.packaged import data_path
 HERE = Path(__file__).parent
 EXAMPLES = {
     "Camera": "camera.jpg",
-    "Astronaut": "astronaut.jpg",
     "Cat": "chelsea.jpg",
     "Coffee": "coffee.jpg",
-    "Rocket": "rocket.jpg",
+    "Rocket (a miss)": "rocket.jpg",
 }
 """Label of each example image -> its file, in their order on the page."""
 PROMISE = "See which parts of a photo an AI looked at for every word of its caption."

@@ -76,7 +76,7 @@ def test_lengths_are_what_they_say(tiny_captioner: ImageCaptioner, session: Sess
 
 def test_the_bundled_model_is_shorter_longer_and_unsure_of_a_cat() -> None:
     captioner, examples = ImageCaptioner.from_pretrained(), data_path("space") / "examples"
-    session = start_session(captioner, examples / "camera.jpg")
+    session = start_session(captioner, examples / "rocket.jpg")
     words = len(session.caption.words)
     shorter, longer = (
         recaption(captioner, session, CaptionRequest(length=length), NOTHING_COVERED).recaptions[0]
