@@ -28,7 +28,7 @@ EXAMPLES = {
     "Camera": "camera.jpg",
     "Cat": "chelsea.jpg",
     "Coffee": "coffee.jpg",
-    "Rocket (a miss)": "rocket.jpg",
+    "Rocket": "rocket.jpg",
 }
 """Label of each example image -> its file, in their order on the page."""
 PROMISE = "See which parts of a photo an AI looked at for every word of its caption."

@@ -33,8 +33,10 @@ def test_each_known_weight_lies_between_and_a_new_word_stays(
     saved_captioner: ImageCaptioner, checkpoint: Path, further: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    flags = ["--share", "0.75", "--length-penalty", "0.8", "--out", str(out)]
-    assert main([str(checkpoint), str(further), *flags]) == 0
+    flags = [str(checkpoint), str(further), "--share", "0.75", "--out", str(out)]
+    assert main(flags) == 0
+    assert ImageCaptioner.from_pretrained(out).generation_config == saved_captioner.generation_config
+    assert main([*flags, "--length-penalty", "0.8"]) == 0
     found, second = ImageCaptioner.from_pretrained(out), ImageCaptioner.from_pretrained(further)
     known = len(saved_captioner.tokenizer)
     for name, tensor in saved_captioner.decoder.state_dict().items():
