@@ -34,15 +34,11 @@ def between(first: Mapping[str, Tensor], second: Mapping[str, Tensor], share: fl
     return mixed
 
 
-def words_of(captioner: ImageCaptioner) -> list[str]:
-    return [captioner.tokenizer.word(index) for index in range(len(captioner.tokenizer))]
-
-
 def run(options: argparse.Namespace) -> None:
     if not 0 <= options.share <= 1:
         raise ConfigError(f"--share is {options.share}; expected a number from 0, all FIRST's, to 1, all SECOND's.")
     first, second = (ImageCaptioner.from_pretrained(name, device="cpu") for name in (options.first, options.second))
-    if words_of(second)[: len(first.tokenizer)] != words_of(first):
+    if second.tokenizer.words[: len(first.tokenizer)] != first.tokenizer.words:
         raise ConfigError("SECOND's words do not begin with FIRST's; expected FIRST trained further.")
     captioner = at_image_size(second, second.config.image_size)
     captioner.encoder.load_state_dict(between(first.encoder.state_dict(), second.encoder.state_dict(), options.share))

@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
     records = [record for record in load_records(options.data) if record.split == "train"]
     photographs = choose(records, before.tokenizer, options.photographs)
     after = ImageCaptioner.from_pretrained(train(photographs, options.init, options.out))
-    new = {after.tokenizer.word(index) for index in range(len(before.tokenizer), len(after.tokenizer))}
+    new = {*after.tokenizer.words[len(before.tokenizer) :]}
     taken = {record.path for record in photographs}
     held_out = [record for record in records if record.path not in taken and new & words_of(record, after.tokenizer)]
     features = options.out / "features"

@@ -156,7 +156,7 @@ def run_fingerprint(captioner: Captioner, generation_config: GenerationConfig) -
         weights.update(f"{name} {list(parameter.shape)}".encode())
         weights.update(parameter.detach().half().cpu().numpy().tobytes())
     tokenizer = captioner.tokenizer
-    vocabulary = "\n".join(tokenizer.word(i) for i in range(len(tokenizer)))
+    vocabulary = "\n".join(tokenizer.words)
     config, generation = captioner.config.to_dict(), generation_config.to_dict()
     unused = BEAM_SEARCH_FIELDS if generation_config.do_sample else SAMPLING_FIELDS
     return {

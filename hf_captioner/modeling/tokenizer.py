@@ -93,6 +93,11 @@ class CaptionTokenizer:
             raise TokenizerError(f"There is no word {word_id}; the tokenizer has {len(self)}.")
         return word
 
+    @property
+    def words(self) -> list[str]:
+        """The vocabulary in the order of its ids."""
+        return [self.word(word_id) for word_id in range(len(self))]
+
     def knows(self, word: str) -> bool:
         """Whether all of a word is in the vocabulary."""
         ids = self.encode(word)
@@ -111,7 +116,7 @@ class CaptionTokenizer:
 
     def to_json(self) -> str:
         """The content of tokenizer.json."""
-        vocabulary = {self.word(i): i for i in range(len(self))}
+        vocabulary = {word: i for i, word in enumerate(self.words)}
         model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
         return json.dumps({**PIPELINE, "model": model}, indent=2, ensure_ascii=False)
 

@@ -144,7 +144,7 @@ class Trainer:
             "recipe": {name: value for name, value in self.recipe.to_dict().items() if name != "data"},
             "model": [config, self.captioner.generation_config.to_dict()],
             "data set": records,
-            "vocabulary": [self.tokenizer.word(index) for index in range(len(self.tokenizer))],
+            "vocabulary": self.tokenizer.words,
             "initialization": origin.identity(self.captioner),
         }
         return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}

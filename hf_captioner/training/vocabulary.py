@@ -46,11 +46,12 @@ class NewWords:
 def grow(tokenizer: CaptionTokenizer, captions: Sequence[str], min_count: int) -> tuple[CaptionTokenizer, NewWords]:
     """A tokenizer with the same words under the same ids, and behind them the new ones of the captions, as `build`
     takes and orders them. Raises TokenizerError where these are too many."""
-    words = [tokenizer.word(index) for index in range(len(tokenizer))]
     counts = tokenizer.count(captions)
     new = Counter({word: n for word, n in counts.items() if n >= min_count and not tokenizer.knows(word)})
     added = sorted(new, key=lambda word: (-new[word], word))
-    return CaptionTokenizer([*words, *added]), NewWords(Counter({word: new[word] for word in added}), min_count)
+    return CaptionTokenizer([*tokenizer.words, *added]), NewWords(
+        Counter({word: new[word] for word in added}), min_count
+    )
 
 
 def grown_weights(

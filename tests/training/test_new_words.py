@@ -72,10 +72,8 @@ def test_new_words_are_said_of_pictures_that_were_not_trained_on(
 
     old, new = ImageCaptioner.from_pretrained(), ImageCaptioner.from_pretrained(out / "best")
     known = len(old.tokenizer)
-    assert [new.tokenizer.word(index) for index in range(known)] == [
-        old.tokenizer.word(index) for index in range(known)
-    ]
-    assert {new.tokenizer.word(index) for index in range(known, len(new.tokenizer))} == {*NAMES}
+    assert new.tokenizer.words[:known] == old.tokenizer.words
+    assert {*new.tokenizer.words[known:]} == {*NAMES}
     unseen = pictures(tmp_path, "unseen", range(40, 52))
     captions = [caption.text for caption in new.caption([record.path for record in unseen])]
     right = sum(NAMES[place % 3] in text.split() for place, text in zip(range(40, 52), captions, strict=True))
