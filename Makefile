@@ -43,6 +43,7 @@ lint: setup
 
 types: setup
 	$(VENV)/bin/mypy
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npx --yes --package typescript@5.9 tsc --project tests/demo/jsconfig.json
 
 # Known vulnerabilities in what is installed; asks the network, which the tests do not.
 audit: setup

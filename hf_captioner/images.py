@@ -140,21 +140,29 @@ def read_pixels(source: ImageSource, config: CaptionerConfig) -> Tensor:
     Raises ImageError for one that cannot be opened, or has a side of less than MIN_SIDE pixels or a ratio of its sides
     of more than MAX_ASPECT.
     """
+    return preprocess(read_resized(source, config), config)
+
+
+def read_resized(source: ImageSource, config: CaptionerConfig) -> Image.Image:
+    """The RGB image of S x S pixels that the model reads, before it is normalised. Raises as `read_pixels`."""
     image = open_image(source, min_side=2 * config.image_size)
     check_shape(image, source_name(source))
-    return preprocess(image, config)
+    return _resized(image, config)
 
 
 def preprocess(image: Image.Image, config: CaptionerConfig) -> Tensor:
     """RGB image -> (3, S, S) float32: resized to S x S as a whole, nothing cropped, then normalised."""
-    size = (config.image_size, config.image_size)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
+    image = _resized(image, config)
     # NumPy leaves the other cores to the encoder; whole rows, since three numbers at a time are slow.
     pixels = np.asarray(image).reshape(config.image_size, -1).astype(np.float32)
     pixels -= np.tile(np.array(config.image_mean, np.float32) * 255, config.image_size)
     pixels /= np.tile(np.array(config.image_std, np.float32) * 255, config.image_size)
-    return torch.from_numpy(pixels.reshape(*size, 3)).permute(2, 0, 1)
+    return torch.from_numpy(pixels.reshape(config.image_size, config.image_size, 3)).permute(2, 0, 1)
+
+
+def _resized(image: Image.Image, config: CaptionerConfig) -> Image.Image:
+    size = (config.image_size, config.image_size)
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def occlude(pixels: Tensor, cells: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 
 from hf_captioner import CaptionerConfig, GenerationConfig, ImageCaptioner
 from hf_captioner.config import ConfidenceConfig, ValidatedConfig
-from hf_captioner.demo import tab_batch, uploads
+from hf_captioner.demo import limits, uploads
 from hf_captioner.hub import evaluation
 from hf_captioner.hub.evaluation import Evaluation
 from hf_captioner.training.recipe import Recipe
@@ -103,5 +103,5 @@ def test_the_classic_captioners_are_a_line_each(tmp_path: Path) -> None:
 
 def test_the_pages_limits_are_as_stated() -> None:
     readme, page = prose_of("README.md"), prose_of("docs/page.md")
-    assert f"{tab_batch.MAX_FILES} photos" in readme and f"{tab_batch.MAX_FILES} photos" in page
+    assert f"{limits.MAX_FILES} photos" in readme and f"{limits.MAX_FILES} photos" in page
     assert f"{uploads.UPLOAD_TTL // 60} minutes" in page

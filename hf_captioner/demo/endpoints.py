@@ -5,14 +5,14 @@ from typing import Any
 import gradio as gr
 
 from hf_captioner import ConfigError, ImageCaptioner, ImageError
-from hf_captioner.demo.tab_batch import MAX_FILES, too_many
-from hf_captioner.demo.uploads import Upload, files_input, upload_error
+from hf_captioner.demo.limits import MAX_FILES
+from hf_captioner.demo.uploads import Upload, files_input, image_input, upload_error
 from hf_captioner.demo.visits import TOO_LONG, Visits
 from hf_captioner.errors import GenerationStopped
 from hf_captioner.modeling.generation import StoppingCriteria
 
 
-def add_endpoints(captioner: ImageCaptioner, visits: Visits, image_box: gr.Image) -> None:
+def add_endpoints(captioner: ImageCaptioner, visits: Visits) -> None:
     """Add `caption`, `continue` and `caption_batch` to the page being built; their docstrings are the tools' own."""
 
     def caption(image: Upload | None, visitor: gr.Request) -> dict[str, Any]:
@@ -41,7 +41,9 @@ def add_endpoints(captioner: ImageCaptioner, visits: Visits, image_box: gr.Image
         if not images:
             raise gr.Error("There are no images; expected a list of image files.", print_exception=False)
         if len(images) > MAX_FILES:
-            raise gr.Error(too_many(images), print_exception=False)
+            raise gr.Error(
+                f"{len(images)} photos are too many; upload at most {MAX_FILES} at a time.", print_exception=False
+            )
         criteria = visits.stopping_criteria(visitor, many=True)
         paths = [upload.path for upload in images]
         results = captioner.stream(paths, stopping_criteria=criteria, num_return_sequences=1)
@@ -57,9 +59,10 @@ def add_endpoints(captioner: ImageCaptioner, visits: Visits, image_box: gr.Image
     result = gr.JSON(visible=False, label="caption")
     results = gr.JSON(visible=False, label="captions")
     prefix = gr.Textbox(visible=False, label="prefix")
+    image = image_input(visible=False, label="image")
     files = files_input(visible=False, label="images")
-    gr.Button(visible=False).click(caption, image_box, result, api_name="caption")
-    gr.Button(visible=False).click(continue_caption, [image_box, prefix], result, api_name="continue")
+    gr.Button(visible=False).click(caption, image, result, api_name="caption")
+    gr.Button(visible=False).click(continue_caption, [image, prefix], result, api_name="continue")
     gr.Button(visible=False).click(caption_batch, files, results, api_name="caption_batch")
 
 

@@ -4,16 +4,25 @@ import ipaddress
 import os
 from urllib.parse import urlsplit
 
-import gradio as gr
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from hf_captioner import ConfigError
 from hf_captioner.config import GenerationConfig
 
 MAX_BODY_BYTES = 8 << 20
-"""Of a request that uploads no file; the largest honest one is Batch's table of 500 rows with thumbnails, 3 MB."""
-UPLOAD_ROUTE = "/gradio_api/upload"
+"""Of a request that uploads no file; the largest honest one is a photo's pixels as the model reads them, 1 MB."""
+MAX_FILE_BYTES = 20 << 20
+"""Of an uploaded file."""
+UPLOAD_ROUTES = ("/gradio_api/upload", "/page/photo", "/page/row", "/page/compare")
+"""They have the limit of a file."""
+MAX_AT_ONCE = 2
+"""Questions of the page that are answered at once; the others wait for their turn."""
+MAX_QUESTIONS = 120
+"""Questions that wait, each with its file in memory: a hundred visitors at once."""
+MAX_FILES = 500
+"""Photos of a batch."""
 MAX_SEARCH = 2000
 """Hypotheses times words of one image's search."""
 MAX_ALTERNATIVES = 50
@@ -23,10 +32,10 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "v
 
 
 class BodyLimit(RequestBodyLimitMiddleware):
-    """Answers 413 to a body of more than MAX_BODY_BYTES; uploads have Gradio's own limit for each file."""
+    """Answers 413 to a body of more than MAX_BODY_BYTES; uploads have a limit of their own for each file."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_upload = scope["type"] == "http" and scope["path"].endswith(UPLOAD_ROUTE)
+        is_upload = scope["type"] == "http" and scope["path"].endswith(UPLOAD_ROUTES)
         await (self.app if is_upload else super().__call__)(scope, receive, send)
 
 
@@ -44,7 +53,12 @@ def check_search(name: str, config: GenerationConfig) -> None:
             raise ConfigError(f"{name} has {what} = {found:,}; the page takes at most {most:,}. Lower it in the model.")
 
 
-def is_local(request: gr.Request) -> bool:
+def is_from_elsewhere(request: Request) -> bool:
+    """Whether a page of another site asks, as every browser tells; programs tell nothing."""
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+
+
+def is_local(request: Request) -> bool:
     """Whether a visitor sits at the machine that serves the page, as far as that can be told."""
     try:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname

@@ -56,13 +56,18 @@ def upload_error(error: ImageError, upload: Upload) -> str:
     """What is wrong with an upload, in a visitor's words and without the server's path."""
     if not Path(upload.path).exists():
         return f"This photo was deleted after {UPLOAD_TTL // 60} minutes. Upload it again."
+    return image_error(error, upload.path)
+
+
+def image_error(error: ImageError, name: str) -> str:
+    """What is wrong with an image that the library calls by this name, in a visitor's words and without the name."""
     match error.__cause__:
         case UnidentifiedImageError():
             return "This file isn't an image we can open. Use JPEG, PNG, WebP or GIF."
         case Image.DecompressionBombError():
             return "This photo has too many pixels. Use a smaller one."
         case None:
-            message = str(error).removeprefix(f"{upload.path}: ")
+            message = str(error).removeprefix(f"{name}: ")
             return message[:1].upper() + message[1:]
         case _:
             return "This photo is damaged or incomplete."

@@ -6,27 +6,22 @@ Is each of them answered correctly? Does the server's memory stay level? Are the
 import argparse
 import asyncio
 import contextlib
-import io
-import json
+import itertools
 import os
 import random
 import statistics
-import struct
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
-from PIL import Image
 
-from tests.conftest import generated
 from tests.demo.serving import Server, serving
+from tests.demo.soak_requests import Request, all_requests, ask, leaks
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = """
@@ -38,43 +33,10 @@ app.serve(sys.argv[3])
 """
 """The page, which deletes uploads sooner than it does by default."""
 
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-MARKUP = "<img src=x onerror=alert(1)>"
-NOT_AN_IMAGE = "This file isn't an image"
 TIMEOUT = 120
 """Seconds after which a visitor counts as not answered."""
 RISE, SLACK = 0.10, 32
 """How much more memory the last third of the time may need than the middle third: a share of it, plus MB."""
-PRIVATE = ("<script", "Traceback", "/tmp", "hf-captioner-", "site-packages")
-"""What no message may hold: a file name that is markup, and the server's paths."""
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    name: str
-    content: bytes
-
-    def as_new(self, number: int) -> "ImageFile":
-        """The same image; for the server a file unlike all others."""
-        return ImageFile(self.name, self.content + number.to_bytes(8, "big") if self.content else b"")
-
-
-@dataclass(frozen=True)
-class Answer:
-    ok: bool
-    value: Any
-    """What the endpoint returns, or one sentence that says why it does not."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a visitor does, and which answer is correct."""
-
-    kind: str
-    endpoint: str
-    images: tuple[ImageFile, ...]
-    correct: Callable[[Answer], bool]
-    text: str | None = None
 
 
 @dataclass
@@ -112,120 +74,14 @@ class Report:
         return "\n".join(lines)
 
 
-def as_file(name: str, image: Image.Image, **how: Any) -> ImageFile:
-    file = io.BytesIO()
-    image.save(file, **how)
-    return ImageFile(name, file.getvalue())
-
-
-def _bomb() -> bytes:
-    """A PNG whose header promises ten thousand million pixels."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-    )
-
-
-def good_images() -> list[ImageFile]:
-    noise = Image.effect_noise((1600, 1200), 60).convert("RGB")
-    return [
-        *(ImageFile(path.name, path.read_bytes()) for path in sorted((ROOT / "space" / "examples").glob("*.jpg"))),
-        as_file(f"{MARKUP}.png", generated(1), format="PNG"),
-        as_file("noise.jpg", noise, format="JPEG", quality=80),
-    ]
-
-
-def bad_images() -> dict[str, tuple[ImageFile, str]]:
-    """Kind -> a file, and how the sentence begins that says what is wrong with it."""
-    cut = as_file("cut.jpg", generated(2, (640, 480)), format="JPEG")
-    return {
-        "cut short": (ImageFile(cut.name, cut.content[: len(cut.content) // 2]), "This photo is damaged"),
-        "a text": (ImageFile("text.jpg", b"This is not an image."), NOT_AN_IMAGE),
-        "empty": (ImageFile("empty.jpg", b""), "The file is empty"),
-        "EPS": (ImageFile("drawing.eps", EPS), NOT_AN_IMAGE),
-        "a bomb": (ImageFile("bomb.png", _bomb()), "This photo has too many pixels"),
-    }
-
-
-def says(sentence: str) -> Callable[[Answer], bool]:
-    return lambda answer: not answer.ok and str(answer.value).startswith(sentence)
-
-
-def captioned(text: str) -> Callable[[Answer], bool]:
-    return lambda answer: answer.ok and answer.value["caption"] == text
-
-
-def batch_of(first: str, last: str) -> Callable[[Answer], bool]:
-    """The answer to a batch whose image in the middle is bad."""
-
-    def correct(answer: Answer) -> bool:
-        if not answer.ok or len(answer.value) != 3:
-            return False
-        begin, bad, end = answer.value
-        return [begin.get("caption"), end.get("caption")] == [first, last] and bad["error"].startswith(NOT_AN_IMAGE)
-
-    return correct
-
-
-async def ask(http: httpx.AsyncClient, endpoint: str, images: Sequence[ImageFile], text: str | None = None) -> Answer:
-    """Upload images and wait for the answer, as any program would."""
-    uploaded = await http.post("/gradio_api/upload", files=[("files", (each.name, each.content)) for each in images])
-    uploaded.raise_for_status()
-    files = [
-        {"path": path, "orig_name": each.name, "meta": {"_type": "gradio.FileData"}}
-        for path, each in zip(uploaded.json(), images, strict=True)
-    ]
-    data = [files if endpoint == "caption_batch" else files[0], *([] if text is None else [text])]
-    joined = await http.post(f"/gradio_api/call/{endpoint}", json={"data": data})
-    joined.raise_for_status()
-    events = await http.get(f"/gradio_api/call/{endpoint}/{joined.json()['event_id']}")
-    events.raise_for_status()
-    for block in events.text.split("\n\n"):
-        event, _, value = block.partition("\ndata: ")
-        if event == "event: complete":
-            return Answer(True, json.loads(value)[0])
-        if event == "event: error":
-            error = json.loads(value)
-            return Answer(False, error["error"] if isinstance(error, dict) else error)
-    raise ValueError(f"no answer among the events: {events.text[:200]!r}")
-
-
-async def all_requests(http: httpx.AsyncClient) -> list[Request]:
-    """Every request of a visitor; correct is what a visitor who is alone gets."""
-    good, bad = good_images(), bad_images()
-    found, texts = [], []
-    for image in good:
-        answer = await ask(http, "caption", [image])
-        texts.append(answer.value["caption"])
-        found.append(Request("an image", "caption", (image,), captioned(texts[-1])))
-    found += [Request(kind, "caption", (image,), says(error)) for kind, (image, error) in bad.items()]
-    found += [Request("continued with markup", "continue", (good[0],), says("The model doesn't know "), MARKUP)]
-    damaged, error = bad["cut short"]
-    found += [Request("continued, a bad image", "continue", (damaged,), says(error), "a")]
-    middle = ImageFile("<script>x</script>.png", b"Nor is this.")
-    mixed = (good[1], middle, good[2])
-    return [*found, Request("a batch, one bad", "caption_batch", mixed, batch_of(texts[1], texts[2]))]
-
-
-def leaks(answer: Answer) -> list[str]:
-    """What of PRIVATE an answer's messages hold."""
-    each = answer.value if isinstance(answer.value, list) else [answer.value]
-    sentences = [one.get("error", "") if isinstance(one, dict) else str(one) for one in each]
-    return [word for word in PRIVATE for sentence in sentences if word in sentence]
-
-
 async def visit(
-    http: httpx.AsyncClient, number: int, requests: Sequence[Request], until: float, report: Report
+    http: httpx.AsyncClient, number: int, requests: Iterator[Request], until: float, report: Report
 ) -> None:
-    """One visitor, who comes back until the end."""
+    """One visitor, who comes back until the end, each time with the next request."""
     chance = random.Random(number)
     visits = 0
     while time.monotonic() < until:
-        request, visits = chance.choice(requests), visits + 1
+        request, visits = next(requests), visits + 1
         images = [image.as_new(number << 32 | visits) for image in request.images]
         began = time.monotonic()
         try:
@@ -279,8 +135,9 @@ async def crowd(server: Server, process: int, visitors: int, seconds: float, kep
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=visitors)
     async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT, limits=limits) as http:
         requests, began = await all_requests(http), time.monotonic()
+        order = itertools.cycle(random.Random(0).sample(requests, len(requests)))  # so that each is made
         async with watched(server, process, report, own):
-            await asyncio.gather(*(visit(http, each, requests, began + seconds, report) for each in range(visitors)))
+            await asyncio.gather(*(visit(http, each, order, began + seconds, report) for each in range(visitors)))
         report.lasted = time.monotonic() - began
     last = time.monotonic() + kept + 10
     while files_of(server) - own and time.monotonic() < last:

@@ -1,6 +1,5 @@
-"""What the page says of its model, how it loads models, and what it says of files that it cannot read."""
+"""How the page loads models and names them, and what it says of files that it cannot read."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,42 +7,9 @@ import torch
 
 from hf_captioner import CheckpointError, ConfigError, ImageCaptioner, ImageError
 from hf_captioner.demo import app
-from hf_captioner.demo.tab_compare import load_captioner, load_error
+from hf_captioner.demo.compare import load_captioner, load_error
 from hf_captioner.demo.uploads import Upload, upload_error
-from hf_captioner.hub.evaluation import Evaluation, Occlusion, Scores, TrainingSet
 from hf_captioner.images import open_image
-
-BIRDS = Evaluation(
-    trained_on=(TrainingSet("Birds", images=500, captions=2500, description="Photos of birds."),),
-    scores=(Scores("Birds", "test", {"CIDEr": 0.42}, tokenization="PTB", command="evaluate birds", images=50),),
-    occlusion=Occlusion(
-        images=50,
-        words=200,
-        baseline=0.5,
-        occluded={"most attended fifth": 0.1, "random fifth": 0.3, "least attended fifth": 0.4},
-        changed={"most attended fifth": 0.9, "random fifth": 0.8, "least attended fifth": 0.7},
-        mean_image="a bird on a branch",
-        mean_image_cider=0.01,
-    ),
-    limits=("It takes every bird for a sparrow.",),
-)
-
-
-def test_the_page_says_only_what_was_measured_of_its_own_model(tiny_captioner: ImageCaptioner) -> None:
-    tiny_captioner.evaluation = BIRDS
-    summary, card = app.measured_summary(tiny_captioner.evaluation), app.about(tiny_captioner, "me/birds")
-    assert "50 photos" in summary and "from 50 % to 10 %" in summary and "sparrow" in summary
-    assert card.startswith("# me/birds") and 'from_pretrained("me/birds")' in card
-    assert "**Birds**" in card and "42.0" in card and "sparrow" in card
-    for text in (summary, card):
-        assert "Flickr" not in text and "people and dogs" not in text and "skateboard" not in text
-
-
-def test_the_page_says_nothing_of_what_was_not_measured(tiny_captioner: ImageCaptioner) -> None:
-    assert app.measured_summary(Evaluation()) == ""
-    limits_only = dataclasses.replace(BIRDS, occlusion=None)
-    assert app.measured_summary(limits_only) == "It takes every bird for a sparrow."
-    assert "fifth" not in app.about(tiny_captioner)
 
 
 def test_about_names_a_folder_without_the_servers_path(checkpoint: Path, saved_captioner: ImageCaptioner) -> None:

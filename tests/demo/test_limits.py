@@ -4,21 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import httpx
 import pytest
 from starlette.requests import Request
 
 from hf_captioner import ConfigError, ImageCaptioner
 from hf_captioner.demo.app import build_page
-from hf_captioner.demo.limits import MAX_BODY_BYTES, is_local
-from hf_captioner.demo.tab_compare import load_captioner
+from hf_captioner.demo.compare import load_captioner
+from hf_captioner.demo.limits import MAX_BODY_BYTES, is_from_elsewhere, is_local
 from tests.demo.serving import Server
 
 
 def test_a_body_has_a_limit(server: Server) -> None:
-    for path in ("call/caption", "queue/join", "run/caption", "mcp/"):
-        url = f"{server.url}/gradio_api/{path}"
+    paths = [f"gradio_api/{path}" for path in ("call/caption", "queue/join", "run/caption", "mcp/")]
+    for path in (*paths, "page/again", "page/frame"):
+        url = f"{server.url}/{path}"
         assert httpx.post(url, json={"data": ["x" * MAX_BODY_BYTES]}, timeout=60).status_code == 413, path
     pieces = (b"x" * 65536 for _ in range(MAX_BODY_BYTES // 65536 + 1))
     answer = httpx.post(f"{server.url}/gradio_api/call/caption", content=pieces, timeout=60)
@@ -27,10 +27,10 @@ def test_a_body_has_a_limit(server: Server) -> None:
     assert httpx.post(f"{server.url}/gradio_api/upload", files=files, timeout=60).status_code == 200
 
 
-def request(client: str, **headers: str) -> gr.Request:
+def request(client: str, **headers: str) -> Request:
     listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope: dict[str, Any] = {"type": "http", "headers": listed, "client": (client, 5), "path": "/"}
-    return gr.Request(Request(scope))
+    return Request(scope)
 
 
 def test_only_who_sits_at_the_machine_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +44,13 @@ def test_only_who_sits_at_the_machine_is_local(monkeypatch: pytest.MonkeyPatch) 
     assert not is_local(request("127.0.0.1", host="[")), "a broken name"
     monkeypatch.setenv("SPACE_ID", "me/page")
     assert not is_local(request("127.0.0.1", host="localhost:7860"))
+
+
+def test_a_page_of_another_site_is_told_from_the_page_itself_and_from_programs() -> None:
+    for said in ("cross-site", "same-site", "", "x"):
+        assert is_from_elsewhere(request("127.0.0.1", sec_fetch_site=said)), said
+    for headers in ({"sec_fetch_site": "same-origin"}, {"sec_fetch_site": "none"}, {}):
+        assert not is_from_elsewhere(request("127.0.0.1", **headers))
 
 
 def test_a_search_larger_than_the_pages_is_refused_before_it_starts(

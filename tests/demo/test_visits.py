@@ -1,5 +1,6 @@
 """What a visitor asked for ends after a while, and when the visitor has left."""
 
+import asyncio
 import contextlib
 import sys
 import time
@@ -14,7 +15,10 @@ from gradio_client.exceptions import AppError
 from starlette.requests import Request
 
 from hf_captioner.demo import visits
+from hf_captioner.demo.limits import MAX_QUESTIONS
 from hf_captioner.demo.visits import Visits
+from tests.conftest import generated
+from tests.demo.asking import file_of, refused
 from tests.demo.serving import Server, serving
 
 
@@ -67,6 +71,8 @@ def test_a_search_that_takes_too_long_is_one_sentence(checkpoint: Path, image_pa
         for arguments, name in (((handle_file(image_path),), "caption"), ((handle_file(image_path), "a"), "continue")):
             with pytest.raises(AppError, match="took too long and was stopped"):
                 client.predict(*arguments, api_name=f"/{name}")
+        answer = httpx.post(f"{server.url}/page/photo", content=image_path.read_bytes(), timeout=60)
+        assert answer.status_code == 503 and "took too long and was stopped" in refused(answer)
 
 
 @pytest.mark.parametrize("name", ["caption", "caption_batch"])
@@ -87,3 +93,36 @@ def test_a_search_ends_when_its_visitor_leaves(checkpoint: Path, image_path: Pat
         after = steps.stat().st_size
         time.sleep(3)
         assert steps.stat().st_size == after < 20 * len("step ")
+
+
+PHOTO = file_of(generated(1))
+
+
+async def ask_and_leave(server: Server, visitors: int, steps: Path) -> list[httpx.Response]:
+    """Visitors who all ask at once, and break off when a search has begun; the answers of those who got one."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=httpx.Limits()) as page:
+        asking = [asyncio.create_task(page.post("/page/row", content=PHOTO)) for _ in range(visitors)]
+        async with asyncio.timeout(60):
+            while not steps.exists() or sum(each.done() for each in asking) < visitors - MAX_QUESTIONS:
+                await asyncio.sleep(0.1)
+        answers = [each.result() for each in asking if each.done()]
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    return answers
+
+
+def test_the_page_stops_work_that_nobody_waits_for_and_takes_no_more_questions_than_it_can_hold(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    steps = tmp_path / "steps"
+    with slow_page(checkpoint, tmp_path, seconds=1, limit=600) as server:
+        for answer in asyncio.run(ask_and_leave(server, MAX_QUESTIONS + 5, steps)):
+            assert answer.status_code == 503 and "Too many visitors" in refused(answer)
+        time.sleep(4)
+        after = steps.stat().st_size
+        time.sleep(3)
+        assert steps.stat().st_size == after < 20 * len("step "), "neither the searches that ran nor those that waited"
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/page/photo", content=PHOTO, timeout=4)
+        assert steps.stat().st_size > after, "and the next visitor's turn comes at once"

@@ -81,7 +81,8 @@ def test_only_what_the_page_needs_is_pushed(
     package = push_from(tmp_path, monkeypatch)
     push_space("me/page", model=str(checkpoint))
     before = set(online.space("me/page").files())
-    assert {"app.py", "requirements.txt", "hf_captioner/demo/page.css", "hf_captioner/demo/attention_view.js"} <= before
+    browser = {f"hf_captioner/demo/browser/{path.name}" for path in (package / "demo" / "browser").iterdir()}
+    assert {"app.py", "requirements.txt", "examples/rocket.jpg", *browser} <= before
     secret = tmp_path / "secret"
     secret.write_text("the key to everything")
     for place in (tmp_path / "space", package, package / "demo", tmp_path / "space" / "examples"):

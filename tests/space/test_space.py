@@ -13,7 +13,7 @@ from huggingface_hub import SpaceCard
 from PIL import Image
 
 from hf_captioner import CheckpointError, ImageCaptioner
-from hf_captioner.demo.tab_compare import load_captioner, load_error
+from hf_captioner.demo.compare import load_captioner, load_error
 from hf_captioner.hub.space import push_space
 from tests.demo.serving import serving
 from tests.hub.standin_hub import StandInHub

@@ -1,22 +1,26 @@
 """One command trains on one's own photographs: tuned, calibrated and scored, whatever stops it in between."""
 
+import base64
 import json
 import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from hf_captioner import ImageCaptioner
 from hf_captioner.cli import main
-from hf_captioner.demo import tab_batch
-from hf_captioner.demo.uploads import Upload
+from hf_captioner.demo.markup import BROWSER
+from hf_captioner.demo.questions import ask_row
 from hf_captioner.hub.card import is_generated
 from hf_captioner.hub.checkpoint import read_description
 from hf_captioner.training import finish
 from tests import forked
 from tests.conftest import SENTENCES, generated, write_table
+from tests.demo.browsing import CHROMIUM, needs_browser
 
 RECIPE = "mixed_precision: 'no'\nbatch_size: 8\nstages: [{epochs: 1, learning_rate: 0.001, warmup: 0}]\n"
 
@@ -143,23 +147,36 @@ def test_few_photographs_leave_out_what_needs_more_and_say_so(images: int, check
     assert found.generation_config == ImageCaptioner.from_pretrained(checkpoint).generation_config
 
 
+def metadata_of(lines: list[dict[str, Any]]) -> str:
+    """The metadata.jsonl that the page makes of a batch, in a browser."""
+    module = base64.b64encode((BROWSER / "downloads.js").read_bytes()).decode()
+    code = "([url, lines]) => import(url).then(({ DOWNLOADS }) => DOWNLOADS['metadata.jsonl'](lines))"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        content: str = browser.new_page().evaluate(code, [f"data:text/javascript;base64,{module}", lines])
+        browser.close()
+    return content
+
+
+@needs_browser
 def test_the_file_that_the_page_writes_trains_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
     """With a photograph that could not be read, a caption corrected and one emptied, as a visitor leaves them."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for index in range(12):
         generated(index).save(folder / f"photo {index}.png")
+    captioner, photos = ImageCaptioner.from_pretrained(checkpoint), sorted(folder.iterdir())
+    captions = [ask_row(captioner, path.read_bytes())(lambda: False)["caption"]["caption"] for path in photos]
+    captions[0], captions[1] = "A black dog jumps over the «fence» .", ""
     (folder / "torn.png").write_bytes(b"not an image")
-    uploads = [Upload(str(path), path.name) for path in sorted(folder.iterdir())]
-    table = list(tab_batch.caption_rows(ImageCaptioner.from_pretrained(checkpoint), uploads))
-    table[0][1], table[1][1] = "A black dog jumps over the «fence» .", ""
-    (folder / "metadata.jsonl").write_text(tab_batch.as_metadata(table))
+    lines = [{"file": path.name, "caption": caption} for path, caption in zip(photos, captions, strict=True)]
+    (folder / "metadata.jsonl").write_text(metadata_of([*lines, {"file": "torn.png", "caption": ""}]))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     flags = ["--out", str(tmp_path / "out"), "--recipe", str(recipe), "--init", str(checkpoint)]
     assert main(["train", str(folder), *flags]) == 0
     splits = json.loads((tmp_path / "out" / "splits.json").read_text())
-    assert set(splits) == {f"photo {index}.png" for index in range(12)} - {uploads[1].name}
+    assert set(splits) == {f"photo {index}.png" for index in range(12)} - {photos[1].name}
     found = ImageCaptioner.from_pretrained(tmp_path / "out" / "best").evaluation
     assert found.trained_on[-1].images == 9 and found.scores[0].images == 1
 

@@ -1,0 +1,154 @@
+// The whole page: its tabs, its address, and what goes from one tab to another.
+
+/** @import { Ask, Setup } from "./types.js" */
+import { goTo, placeOf } from "./address.js";
+import { createBatch } from "./batch.js";
+import { createCamera } from "./camera.js";
+import { copied } from "./clipboard.js";
+import { createCompare } from "./compare.js";
+import { AskError } from "./errors.js";
+import { createIntake } from "./intake.js";
+import { keepStage, keptStage, loseStage } from "./keep.js";
+import { made, part } from "./parts.js";
+import { askServer } from "./server.js";
+import { createStage } from "./stage.js";
+import { createTabs } from "./tabs.js";
+
+const GONE = "Your photo is gone after the reload. Upload it again.";
+const MEGABYTE = 1 << 20;
+
+/** @param {HTMLElement} element holds the markup of page.html @param {Ask} ask */
+export function start(element, ask = askServer()) {
+  /** @type {Setup} */
+  const setup = JSON.parse(part(element, "setup").textContent ?? "");
+  const root = element;
+  let asking = new AbortController();
+  let stepped = true; // what the page shows by itself, or after a step to this tab, is no further step for Back
+
+  const stage = createStage(part(root, "stage"), ask, setup, {
+    changed,
+    replace: () => intake.choose(false),
+    link: () => location.href,
+  });
+  const batch = createBatch(root, ask, setup, {
+    choose: () => intake.choose(true),
+    look(file) {
+      tabs.open("caption", true);
+      void caption(() => ask.photo(file, file.name, asking.signal), URL.createObjectURL(file), file.name);
+    },
+  });
+  const camera = createCamera(root, ask, setup);
+  const compare = createCompare(root, ask, setup, () => tabs.open("caption", true));
+  const intake = createIntake(root, take);
+  const tabs = createTabs(root, (tab, byVisitor) => {
+    if (tab !== "camera") camera.close();
+    const state = stage.state();
+    if (tab === "compare" && state) compare.show(state);
+    go(byVisitor);
+    stepped = byVisitor && tab === "caption";
+  });
+
+  /** The address says where the visitor is. @param {boolean} isNew */
+  function go(isNew) {
+    const state = stage.state();
+    const example = state?.photo.example ?? null;
+    goTo({ tab: tabs.current(), example, word: state && state.word >= 0 ? state.word : null }, isNew);
+  }
+
+  function changed() {
+    const state = stage.state();
+    if (!state) return;
+    if (state.photo.example === null) keepStage(state);
+    go(!stepped && state.photo.example !== placeOf(location.href).example);
+    stepped = false;
+    for (const button of part(root, "examples").children) {
+      button.setAttribute("aria-pressed", String(button.id === `example-${state.photo.example}`));
+    }
+  }
+
+  /** @param {File[]} files */
+  function take(files) {
+    const batched = tabs.current() === "batch" || files.length > 1;
+    tabs.open(batched ? "batch" : "caption", true);
+    if (batched) return batch.add(files);
+    const [file] = files;
+    const most = setup.max_file_bytes / MEGABYTE;
+    if (file.size > setup.max_file_bytes) {
+      return stage.fail(`This file has ${Math.ceil(file.size / MEGABYTE)} MB. Use one of at most ${most} MB.`);
+    }
+    loseStage();
+    void caption(() => ask.photo(file, file.name, asking.signal), URL.createObjectURL(file), file.name);
+  }
+
+  /** Show the photo at once, and its caption as soon as there is one; the newest photo wins.
+   * @param {() => ReturnType<Ask["photo"]>} question @param {string} image @param {string} name
+   * @param {{ play: boolean, word?: number }} how */
+  async function caption(question, image, name, how = { play: !isStill() }) {
+    asking.abort();
+    asking = new AbortController();
+    const { signal } = asking;
+    stage.working(image, name);
+    try {
+      const answer = await question();
+      if (!signal.aborted) stage.show(answer, how);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof AskError)) throw error;
+      stage.fail(error.message);
+    } finally {
+      if (image.startsWith("blob:")) URL.revokeObjectURL(image);
+    }
+  }
+
+  /** @param {string} key @param {{ play: boolean, word?: number }} how */
+  const example = (key, how) => caption(() => ask.example(key, asking.signal), imageOf(key), key, how);
+
+  /** What the address says: at the first visit, and by Back and Forward. */
+  function follow() {
+    const place = placeOf(location.href);
+    tabs.open(place.tab, false);
+    const shown = stage.state()?.photo.example ?? null;
+    const known = setup.examples.some(({ key }) => key === place.example);
+    const word = place.word ?? undefined;
+    const kept = place.example === null && shown !== null ? keptStage() : null;
+    if (kept && kept !== "gone") stage.restore(kept);
+    if (known && place.example !== shown) void example(/** @type {string} */ (place.example), { play: false, word });
+  }
+
+  part(root, "examples").append(...setup.examples.map((each) => exampleButton(each, () => example(each.key, { play: !isStill() }))));
+  part(root, "upload").onclick = () => intake.choose(false);
+  part(root, "take").onclick = () => void intake.photograph();
+  for (const button of root.querySelectorAll("[data-copy]")) {
+    const code = /** @type {HTMLElement} */ (button.previousElementSibling);
+    /** @type {HTMLElement} */ (button).onclick = async () => {
+      button.textContent = await copied(code.textContent ?? "", "Copied");
+    };
+  }
+  for (const address of root.querySelectorAll("[data-part=address]")) address.textContent = new URL(".", document.baseURI).href;
+  window.addEventListener("popstate", follow);
+  window.addEventListener("beforeunload", (event) => batch.filled() && event.preventDefault());
+  part(root, "page").classList.add("started");
+  begin();
+
+  function begin() {
+    const place = placeOf(location.href);
+    const kept = place.example === null ? keptStage() : null;
+    tabs.open(place.tab, false);
+    if (kept && kept !== "gone") return stage.restore(kept);
+    if (place.example !== null) follow();
+    else {
+      const [{ key }] = setup.examples;
+      void example(key, { play: !isStill() && !kept }).then(() => kept && stage.fail(GONE));
+    }
+  }
+}
+
+const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const imageOf = (/** @type {string} */ key) => new URL(`page/example/${key}.jpg`, document.baseURI).href;
+
+/** @param {Setup["examples"][number]} example @param {() => void} onclick */
+function exampleButton({ key, label, outside }, onclick) {
+  const image = made("img", { src: imageOf(key), alt: "", width: 88, height: 66 });
+  const note = outside ? [made("small", {}, "outside what it knows")] : [];
+  return made("button", { type: "button", id: `example-${key}`, onclick }, image, made("span", {}, label, ...note));
+}

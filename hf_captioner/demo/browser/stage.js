@@ -1,0 +1,261 @@
+// One photo and its captions. The chosen one governs the light, playing, the alternative text and the downloads.
+
+/** @import { Answer, Ask, Caption, CaptionRequest, Photo, Setup, StageState, Version } from "./types.js" */
+import { createAnotherCaption } from "./another_caption.js";
+import { AskError } from "./errors.js";
+import { part } from "./parts.js";
+import { createPhotoPane } from "./photo_pane.js";
+import { createPlayer } from "./player.js";
+import { createReading } from "./reading.js";
+import { contactSheet } from "./sheet.js";
+import { createUseIt } from "./use_it.js";
+import { createVersions, kept } from "./versions.js";
+import { mostAttended, strongestWord } from "./where.js";
+import { createWordPopover } from "./word_popover.js";
+import { changedWords, NOTHING_ASKED, requestLabel } from "./wording.js";
+
+const PHONE = "(max-width: 700px)"; // as in stage.css
+
+/**
+ * @typedef {object} Stage
+ * @property {(answer: Answer, how: { play: boolean, word?: number }) => void} show a new photo; word: the one to rest on
+ * @property {(answer: Answer) => void} follow a camera's newest frame
+ * @property {(state: StageState) => void} restore
+ * @property {() => StageState | null} state null while there is no caption
+ * @property {(image: string, name: string) => void} working a photo whose caption is on its way
+ * @property {(sentence: string) => void} fail why there is none; what was there before stays
+ * @property {() => void} stop playing, and wait for no answer
+ */
+
+/**
+ * @param {HTMLElement} root with the parts `pane`, `words-side`, `versions` and `asking`
+ * @param {Ask} ask
+ * @param {Setup} setup
+ * @param {{ changed: () => void, replace?: () => void, link: () => string }} on the state has changed; without `replace` no
+ *   other photo is offered here
+ * @returns {Stage}
+ */
+export function createStage(root, ask, setup, on) {
+  /** @type {StageState | null} */
+  let state = null;
+  let pointed = -1;
+  let played = -1;
+  let asking = new AbortController();
+
+  const player = createPlayer({ word: (index) => playing(index), end: () => playing(-1) });
+  const pane = createPhotoPane(part(root, "pane"), { replace: on.replace, cover: (covered) => coverCells(covered), play });
+  const reading = createReading(part(root, "words-side"), setup.low_confidence, {
+    point,
+    select: chooseWord,
+  });
+  const popover = createWordPopover(reading.element, { pick, hide });
+  const versions = createVersions(part(root, "versions"), chooseVersion);
+  const another = createAnotherCaption(part(root, "asking"), { ask: again, reset });
+  const useIt = createUseIt(part(root, "asking"), {
+    edit: (altText) => change({ altText }),
+    download,
+    link: on.link,
+  });
+
+  /** @returns {Version} */
+  const version = () => /** @type {StageState} */ (state).versions[/** @type {StageState} */ (state).chosen];
+
+  /** @param {Partial<StageState>} now */
+  function change(now) {
+    if (!state) return;
+    state = { ...state, ...now };
+    render();
+    on.changed();
+  }
+
+  function render() {
+    if (!state) return;
+    const { caption } = version();
+    const [first] = state.versions;
+    reading.show(caption, state.chosen ? changedWords(first.caption, caption) : []);
+    reading.select(state.word);
+    versions.show(state.versions, state.chosen);
+    useIt.show({ photo: state.photo, version: version(), altText: state.altText });
+    pane.describe(`The photo, captioned: ${caption.caption}`);
+    root.classList.add("filled");
+    light();
+  }
+
+  /** @param {number} index */
+  function playing(index) {
+    played = index;
+    light();
+  }
+
+  /** @param {number} index */
+  function point(index) {
+    pointed = index;
+    if (!player.playing()) light();
+  }
+
+  /** Light the word that is played, pointed at, or chosen. */
+  function light() {
+    if (!state) return;
+    const { caption, covered } = version();
+    const index = [played, pointed, state.word].find((place) => place >= 0) ?? -1;
+    reading.light(index);
+    pane.show({ word: caption.words[index] ?? null, caption, covered });
+    pane.progress(caption.words.length, played);
+  }
+
+  /** @param {number} index @param {boolean} open */
+  function chooseWord(index, open) {
+    if (!state) return;
+    player.stop();
+    pointed = -1;
+    if (index === state.word) reading.select(index, true);
+    else {
+      state = { ...state, word: index };
+      reading.select(index, true);
+      light();
+      on.changed();
+    }
+    if (!open) return popover.close();
+    popover.open(version().caption, index, reading.word(index));
+    // A phone's sheet comes from below: then the photo is wanted above it.
+    if (matchMedia(PHONE).matches) pane.element.querySelector(".photo-frame")?.scrollIntoView({ block: "start" });
+  }
+
+  /** @param {number} index */
+  function chooseVersion(index) {
+    player.stop();
+    popover.close();
+    reading.fail("");
+    change({ chosen: index, word: -1 });
+  }
+
+  function play() {
+    if (player.playing() || !state) return player.stop();
+    player.start(version().caption.words.length);
+  }
+
+  /** @param {string} prefix */
+  function pick(prefix) {
+    const request = { ...another.request(), prefix };
+    another.fill(request);
+    again(request);
+  }
+
+  /** @param {number} index */
+  function hide(index) {
+    const { caption, covered } = version();
+    const looked = mostAttended(caption.words[index].attention);
+    coverCells(looked.map((cell, place) => (cell || covered[place] ? 1 : 0)));
+  }
+
+  /** @param {number[]} covered */
+  function coverCells(covered) {
+    if (!state) return;
+    const plain = !covered.length && JSON.stringify(another.request()) === JSON.stringify(NOTHING_ASKED);
+    return plain ? chooseVersion(0) : again(another.request(), covered);
+  }
+
+  function reset() {
+    asking.abort();
+    wait(false);
+    chooseVersion(0);
+  }
+
+  /** Ask for another caption; the newest question wins. @param {CaptionRequest} request @param {number[]} covered */
+  async function again(request, covered = state ? version().covered : []) {
+    if (!state) return;
+    const signal = newQuestion();
+    player.stop();
+    wait(true);
+    try {
+      const [first] = state.versions;
+      const question = { photo: state.photo, request, covered, words: first.caption.words.length };
+      const captions = await ask.again(question, signal);
+      if (signal.aborted || !state) return;
+      wait(false);
+      add(captions, requestLabel(request, covered), covered);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof AskError)) throw error;
+      wait(false);
+      reading.fail(error.message);
+      light(); // what was covered by a stroke that had no answer is not covered
+    }
+  }
+
+  /** @param {Caption[]} captions @param {string} label @param {number[]} covered */
+  function add(captions, label, covered) {
+    if (!state) return;
+    const added = captions.map((caption) => ({ label, caption, covered }));
+    const all = kept([...state.versions, ...added]);
+    reading.announce(added.map(({ caption }) => `${label}: ${caption.caption}`).join(". "));
+    change({ versions: all, chosen: all.length - added.length, word: -1 });
+  }
+
+  function newQuestion() {
+    asking.abort();
+    asking = new AbortController();
+    return asking.signal;
+  }
+
+  /** @param {boolean} waiting @param {boolean} forPhoto nothing can be asked of one that is not there yet */
+  function wait(waiting, forPhoto = false) {
+    reading.working(waiting);
+    for (const name of ["versions", "asking"]) part(root, name).inert = forPhoto;
+    if (waiting) reading.fail("");
+  }
+
+  function download() {
+    const { caption, covered } = version();
+    const words = caption.words.map((word) => ({ name: word.text, picture: pane.tile(covered, word) }));
+    const sheet = contactSheet(caption.caption, [{ name: "", picture: pane.tile(covered, null) }, ...words]);
+    Object.assign(document.createElement("a"), { href: sheet.toDataURL(), download: "where-it-looked.png" }).click();
+  }
+
+  /** @param {StageState} now @param {boolean} fresh whether what was asked of the photo before is over */
+  function take(now, fresh) {
+    newQuestion();
+    player.stop();
+    popover.close();
+    wait(false);
+    reading.fail("");
+    state = now;
+    if (fresh) another.fill(NOTHING_ASKED);
+    void pane.open(now.photo.image, now.photo.colour).then(() => light());
+    render();
+    reading.announce(`Caption: ${version().caption.caption}`);
+    on.changed();
+  }
+
+  return {
+    state: () => state,
+    restore: (now) => take(now, true),
+    stop() {
+      newQuestion();
+      player.stop();
+    },
+    show({ photo, captions }, { play: plays, word }) {
+      const all = captions.map((caption) => ({ label: "The model's own", caption, covered: [] }));
+      const rest = word ?? strongestWord(all[0].caption);
+      take({ photo, versions: all, chosen: 0, word: rest < all[0].caption.words.length ? rest : -1, altText: null }, true);
+      if (plays) play();
+    },
+    follow({ photo, captions: [caption] }) {
+      take({ photo, versions: [{ label: "The model's own", caption, covered: [] }], chosen: 0, word: -1, altText: null }, false);
+    },
+    working(image, name) {
+      newQuestion();
+      player.stop();
+      popover.close();
+      wait(true, true);
+      pane.show({ word: null, caption: null, covered: [] });
+      pane.describe(`${name}, which is being captioned`);
+      void pane.open(image, [127, 127, 127]);
+    },
+    fail(sentence) {
+      wait(false);
+      reading.fail(sentence);
+      if (state) void pane.open(state.photo.image, state.photo.colour).then(render);
+    },
+  };
+}
