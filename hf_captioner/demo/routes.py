@@ -22,7 +22,10 @@ from hf_captioner.errors import GenerationStopped
 BROWSER = Path(__file__).parent / "browser"
 TOO_MANY = "Too many visitors are asking at once. Try again in a minute."
 TOO_LARGE = f"This file is too large. Use one of at most {MAX_FILE_BYTES >> 20} MB."
+TOO_SLOW = "The photo did not arrive in time. Check the connection, then try again."
 ELSEWHERE = "Only the page itself may ask this."
+MAX_UPLOAD_SECONDS = 120
+"""What has not arrived by then, as from a phone that lost its network, makes room for others."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -136,12 +139,16 @@ def _file(path: Path) -> Handler:
 
 
 async def _content(request: Request) -> bytes:
-    """A body of at most MAX_FILE_BYTES."""
+    """A body of at most MAX_FILE_BYTES, within MAX_UPLOAD_SECONDS."""
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_FILE_BYTES:
-            raise HTTPException(413, TOO_LARGE)
+    try:
+        async with asyncio.timeout(MAX_UPLOAD_SECONDS):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > MAX_FILE_BYTES:
+                    raise HTTPException(413, TOO_LARGE)
+    except TimeoutError as error:
+        raise HTTPException(408, TOO_SLOW) from error
     return bytes(content)
 
 

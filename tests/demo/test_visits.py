@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def test_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SLOW = """
 import sys, time
-from hf_captioner.demo import app, visits
+from hf_captioner.demo import app, routes, visits
 from hf_captioner.modeling.decoder import Decoder
 step = Decoder.step
 def slow(*given):
@@ -52,10 +53,10 @@ def slow(*given):
     time.sleep(float(sys.argv[3]))
     return step(*given)
 Decoder.step = slow
-visits.TIME_LIMIT = float(sys.argv[4])
+visits.TIME_LIMIT, routes.MAX_UPLOAD_SECONDS = float(sys.argv[4]), 8
 app.serve(sys.argv[1])
 """
-"""The page, with a note of each step of a search, the seconds that it takes besides, and another limit of time."""
+"""The page, with a note of each step of a search, the seconds that it takes besides, and other limits of time."""
 
 
 @contextlib.contextmanager
@@ -126,3 +127,20 @@ def test_the_page_stops_work_that_nobody_waits_for_and_takes_no_more_questions_t
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{server.url}/page/photo", content=PHOTO, timeout=4)
         assert steps.stat().st_size > after, "and the next visitor's turn comes at once"
+
+
+def test_visitors_whose_connection_is_lost_make_room(checkpoint: Path, tmp_path: Path) -> None:
+    with slow_page(checkpoint, tmp_path, seconds=0, limit=60) as server, contextlib.ExitStack() as lost:
+        address = httpx.URL(server.url)
+        for _ in range(MAX_QUESTIONS):
+            half = lost.enter_context(socket.create_connection((address.host, address.port or 80)))
+            half.sendall(b"POST /page/photo HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + PHOTO[:500])
+        answers = []
+        for _ in range(60):
+            answers.append(httpx.post(f"{server.url}/page/photo", content=PHOTO, timeout=60).status_code)
+            if answers[-1] == 200:
+                break
+            time.sleep(0.5)
+        assert answers[0] == 503 and answers[-1] == 200
+        half.settimeout(5)
+        assert half.recv(1000).startswith(b"HTTP/1.1 408")
