@@ -102,6 +102,10 @@ def test_borders_are_seen(captioned: Page, scheme: Literal["light", "dark"]) -> 
         CONTRAST, ".captioner :is(button:not(.word, [role=tab], .primary), input[type=text], textarea)"
     )
     assert len(ratios) > 10 and min(ratios) >= 3
+    box = panel(captioned, "Caption").get_by_label("Show every word")
+    before = box.screenshot()
+    box.check()
+    assert box.screenshot() != before, "a tick is seen"
 
 
 def test_a_finger_finds_everything_and_nothing_scrolls_sideways(captioned: Page) -> None:

@@ -185,6 +185,10 @@ def test_words_play_and_are_downloaded_as_one_image(captioned: Page) -> None:
         panel(captioned, "Caption").get_by_role("button", name="Download image").click()
     with Image.open(download.value.path()) as sheet:
         assert sheet.width > 500
+    captioned.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    panel(captioned, "Caption").get_by_role("button", name="Copy image").click()
+    expect(panel(captioned, "Caption").get_by_text("Image copied.")).to_be_visible()
+    assert captioned.evaluate("async () => (await navigator.clipboard.read())[0].types") == ["image/png"]
 
 
 def test_a_photo_is_pasted_dropped_or_taken(page: Page, saved_captioner: ImageCaptioner) -> None:

@@ -40,6 +40,7 @@ export function createStage(root, ask, setup, on) {
   let state = null;
   let pointed = -1;
   let played = -1;
+  let isBetween = false; // the photo that is shown has no caption yet, and the captions are of another one
   let asking = new AbortController();
 
   const player = createPlayer({ word: (index) => playing(index), end: () => playing(-1) });
@@ -52,8 +53,8 @@ export function createStage(root, ask, setup, on) {
   const versions = createVersions(part(root, "versions"), chooseVersion);
   const another = createAnotherCaption(part(root, "asking"), { ask: again, reset });
   const useIt = createUseIt(part(root, "asking"), {
-    edit: (altText) => change({ altText }),
-    download,
+    edit,
+    sheet,
     link: on.link,
   });
 
@@ -68,6 +69,14 @@ export function createStage(root, ask, setup, on) {
     on.changed();
   }
 
+  /** @param {StageState["altText"]} altText */
+  function edit(altText) {
+    if (!state) return;
+    state = { ...state, altText };
+    if (!altText) render(); // else the visitor is typing it
+    on.changed();
+  }
+
   function render() {
     if (!state) return;
     const { caption } = version();
@@ -77,7 +86,6 @@ export function createStage(root, ask, setup, on) {
     versions.show(state.versions, state.chosen);
     useIt.show({ photo: state.photo, version: version(), altText: state.altText });
     pane.describe(`The photo, captioned: ${caption.caption}`);
-    root.classList.add("filled");
     light();
   }
 
@@ -95,7 +103,7 @@ export function createStage(root, ask, setup, on) {
 
   /** Light the word that is played, pointed at, or chosen. */
   function light() {
-    if (!state) return;
+    if (!state || isBetween) return;
     const { caption, covered } = version();
     const index = [played, pointed, state.word].find((place) => place >= 0) ?? -1;
     reading.light(index);
@@ -130,7 +138,7 @@ export function createStage(root, ask, setup, on) {
   }
 
   function play() {
-    if (player.playing() || !state) return player.stop();
+    if (player.playing() || !state || isBetween) return player.stop();
     player.start(version().caption.words.length);
   }
 
@@ -150,7 +158,7 @@ export function createStage(root, ask, setup, on) {
 
   /** @param {number[]} covered */
   function coverCells(covered) {
-    if (!state) return;
+    if (!state || isBetween) return;
     const plain = !covered.length && JSON.stringify(another.request()) === JSON.stringify(NOTHING_ASKED);
     return plain ? chooseVersion(0) : again(another.request(), covered);
   }
@@ -198,18 +206,18 @@ export function createStage(root, ask, setup, on) {
     return asking.signal;
   }
 
-  /** @param {boolean} waiting @param {boolean} forPhoto nothing can be asked of one that is not there yet */
+  /** @param {boolean} waiting @param {boolean} forPhoto nothing can be asked of one that has no caption yet */
   function wait(waiting, forPhoto = false) {
+    isBetween = forPhoto;
     reading.working(waiting);
     for (const name of ["versions", "asking"]) part(root, name).inert = forPhoto;
     if (waiting) reading.fail("");
   }
 
-  function download() {
+  function sheet() {
     const { caption, covered } = version();
     const words = caption.words.map((word) => ({ name: word.text, picture: pane.tile(covered, word) }));
-    const sheet = contactSheet(caption.caption, [{ name: "", picture: pane.tile(covered, null) }, ...words]);
-    Object.assign(document.createElement("a"), { href: sheet.toDataURL(), download: "where-it-looked.png" }).click();
+    return contactSheet(caption.caption, [{ name: "", picture: pane.tile(covered, null) }, ...words]);
   }
 
   /** @param {StageState} now @param {boolean} fresh whether what was asked of the photo before is over */
@@ -234,15 +242,11 @@ export function createStage(root, ask, setup, on) {
       newQuestion();
       player.stop();
     },
-    show({ photo, captions }, { play: plays, word }) {
-      const all = captions.map((caption) => ({ label: "The model's own", caption, covered: [] }));
-      const rest = word ?? strongestWord(all[0].caption);
-      take({ photo, versions: all, chosen: 0, word: rest < all[0].caption.words.length ? rest : -1, altText: null }, true);
+    show({ photo, captions }, { play: plays, word = strongestWord(captions[0]) }) {
+      take(opened(photo, captions, word < captions[0].words.length ? word : -1), true);
       if (plays) play();
     },
-    follow({ photo, captions: [caption] }) {
-      take({ photo, versions: [{ label: "The model's own", caption, covered: [] }], chosen: 0, word: -1, altText: null }, false);
-    },
+    follow: ({ photo, captions }) => take(opened(photo, captions, -1), false),
     working(image, name) {
       newQuestion();
       player.stop();
@@ -258,4 +262,10 @@ export function createStage(root, ask, setup, on) {
       if (state) void pane.open(state.photo.image, state.photo.colour).then(render);
     },
   };
+}
+
+/** @param {Photo} photo @param {Caption[]} captions @param {number} word @returns {StageState} */
+function opened(photo, captions, word) {
+  const versions = captions.map((caption) => ({ label: "The model's own", caption, covered: [] }));
+  return { photo, versions, chosen: 0, word, altText: null };
 }

@@ -1,7 +1,7 @@
 // What a visitor takes away: the alternative text, HTML, a picture, a link.
 
 /** @import { AltText, Photo, Version } from "./types.js" */
-import { copied } from "./clipboard.js";
+import { copied, copiedPicture } from "./clipboard.js";
 import { copyOf, part, partOf } from "./parts.js";
 import { altTextNote, asSentence, htmlSnippet } from "./wording.js";
 
@@ -14,8 +14,8 @@ import { altTextNote, asSentence, htmlSnippet } from "./wording.js";
 
 /**
  * @param {HTMLElement} host
- * @param {{ edit: (altText: AltText | null) => void, download: () => void, link: () => string }} on null: the page's
- *   own text is taken again
+ * @param {{ edit: (altText: AltText | null) => void, sheet: () => HTMLCanvasElement, link: () => string }} on edit, null:
+ *   the page's own text is taken again. sheet: the picture of every word
  * @returns {{ show: (taken: Taken) => void }}
  */
 export function createUseIt(host, on) {
@@ -47,7 +47,13 @@ export function createUseIt(host, on) {
   part(element, "copy-text").onclick = () => copy(text.value, "Alt text copied.");
   part(element, "copy-html").onclick = () => copy(htmlSnippet(taken?.photo.name ?? "", text.value), "HTML copied.");
   part(element, "copy-link").onclick = () => copy(on.link(), "Link copied.");
-  part(element, "download").onclick = on.download;
+  part(element, "copy-image").onclick = async () => {
+    done.textContent = await copiedPicture(on.sheet(), "Image copied.");
+  };
+  part(element, "download").onclick = () => {
+    const link = { href: on.sheet().toDataURL(), download: "where-it-looked.png" };
+    Object.assign(document.createElement("a"), link).click();
+  };
   host.append(element);
 
   return {
