@@ -2,12 +2,11 @@
 
 /** @import { CaptionRequest } from "./types.js" */
 import { copyOf, part, partOf } from "./parts.js";
-import { NOTHING_ASKED } from "./wording.js";
 
 /**
  * @param {HTMLElement} host
  * @param {{ ask: (request: CaptionRequest) => void, reset: () => void }} on
- * @returns {{ request: () => CaptionRequest, fill: (request: CaptionRequest) => void }}
+ * @returns {{ fill: (request: CaptionRequest) => void }}
  */
 export function createAnotherCaption(host, on) {
   const element = copyOf("another-caption");
@@ -54,10 +53,7 @@ export function createAnotherCaption(host, on) {
     seed += 1;
     on.ask(request());
   };
-  part(element, "reset").onclick = () => {
-    fill(NOTHING_ASKED);
-    on.reset();
-  };
+  part(element, "reset").onclick = on.reset;
   host.append(element);
-  return { request, fill };
+  return { fill };
 }

@@ -12,7 +12,7 @@ const AT_ONCE = 2;
 
 /**
  * @param {HTMLElement} root @param {Ask} ask @param {Setup} setup
- * @param {{ choose: () => void, look: (file: File) => void }} on more photos are wanted; one is to be looked at
+ * @param {{ choose: () => void, look: (file: File, altText?: string) => void }} on more photos are wanted; one is to be looked at
  * @returns {{ add: (files: File[]) => void, filled: () => boolean }}
  */
 export function createBatch(root, ask, setup, on) {
@@ -72,6 +72,7 @@ export function createBatch(root, ask, setup, on) {
     part(root, "batch-add").classList.toggle("small", cards.length > 0);
     part(root, "batch-stop").hidden = !running;
     part(root, "batch-go").hidden = running || !waiting().length;
+    part(root, "batch-again").hidden = running || !failed;
     part(root, "batch-downloads").hidden = !done.length;
     const state = running || done.length === cards.length ? "" : "Stopped: ";
     const without = failed ? `, ${failed} without a caption` : "";
@@ -81,12 +82,19 @@ export function createBatch(root, ask, setup, on) {
     const doubted = cards.filter((card) => card.needsChecking());
     const label = /** @type {HTMLElement} */ (filter.nextElementSibling);
     label.textContent = `Needs checking (${doubted.length})`;
-    for (const card of cards) card.element.hidden = filter.checked && !card.needsChecking();
+    for (const card of cards) {
+      const isHidden = filter.checked && !card.needsChecking();
+      card.element.hidden = isHidden && !card.element.contains(document.activeElement);
+    }
   }
 
   part(root, "batch-limit").textContent = `or drop them here: up to ${setup.max_files} at a time`;
   part(root, "batch-add").onclick = on.choose;
   part(root, "batch-go").onclick = start;
+  part(root, "batch-again").onclick = () => {
+    for (const card of cards) if (card.state() === "failed") card.wait();
+    start();
+  };
   part(root, "batch-stop").onclick = () => {
     stopping.abort();
     render();

@@ -13,7 +13,7 @@ import { confidenceText } from "./wording.js";
  * @property {File} file
  * @property {() => CardState} state
  * @property {() => void} begin it is being captioned
- * @property {() => void} wait it is not, after all
+ * @property {() => void} wait it is not, after all, or is to be once more
  * @property {(row: Row) => void} show
  * @property {(sentence: string) => void} fail
  * @property {() => boolean} needsChecking
@@ -21,7 +21,7 @@ import { confidenceText } from "./wording.js";
  */
 
 /**
- * @param {File} file @param {Setup} setup @param {{ changed: () => void, look: (file: File) => void }} on
+ * @param {File} file @param {Setup} setup @param {{ changed: () => void, look: (file: File, altText?: string) => void }} on
  * @returns {Card}
  */
 export function createCard(file, setup, on) {
@@ -34,11 +34,12 @@ export function createCard(file, setup, on) {
   const thumbnail = made("img", { alt: "", width: 96, height: 96, hidden: true });
   const text = made("textarea", { rows: 3, disabled: true, ariaLabel: `Caption of ${file.name}` });
   const badge = made("span", { className: "badge" }, "waiting");
-  const look = button("See where it looked", () => on.look(file));
+  const error = made("p", { className: "error", hidden: true });
+  const look = button("See where it looked", () => on.look(file, edited() ? text.value : undefined));
   look.hidden = true;
   const name = made("span", { className: "file" }, file.name);
   const foot = made("div", { className: "bar" }, badge, look);
-  const element = made("li", { className: "card" }, thumbnail, made("div", {}, name, text, foot));
+  const element = made("li", { className: "card" }, thumbnail, made("div", {}, name, text, error, foot));
   const edited = () => text.value !== written;
   const low = () => confidence !== null && confidence < setup.low_confidence;
 
@@ -59,12 +60,18 @@ export function createCard(file, setup, on) {
     describe();
     on.changed();
   };
+  text.onblur = on.changed; // a filter leaves a card where it is while it is being written
   return {
     element,
     file,
     state: () => state,
     begin: () => become("asked", "on its way"),
-    wait: () => become("waiting", "waiting"),
+    wait() {
+      problem = "";
+      text.hidden = false;
+      error.hidden = true;
+      become("waiting", "waiting");
+    },
     show(row) {
       become("done", "");
       written = text.value = row.caption.caption;
@@ -76,9 +83,9 @@ export function createCard(file, setup, on) {
     fail(sentence) {
       problem = sentence;
       become("failed", "");
-      text.remove();
-      element.classList.add("failed");
-      name.after(made("p", { className: "error" }, sentence));
+      text.hidden = true;
+      error.textContent = sentence;
+      error.hidden = false;
     },
     needsChecking: () => state === "failed" || (state === "done" && low() && !edited()),
     line: () => ({ file: file.name, caption: text.value.trim(), confidence: edited() ? null : confidence, problem }),

@@ -27,9 +27,12 @@ export function createBrush(pane, canvas, on) {
 
   /** @param {PointerEvent} event */
   function paint(event) {
+    // The photo fills its box in one direction only, and lies in the middle of the other.
     const box = canvas.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * MASK_SIDE;
-    const y = ((event.clientY - box.top) / box.height) * MASK_SIDE;
+    const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+    const [width, height] = [canvas.width * scale, canvas.height * scale];
+    const x = ((event.clientX - box.left - (box.width - width) / 2) / width) * MASK_SIDE;
+    const y = ((event.clientY - box.top - (box.height - height) / 2) / height) * MASK_SIDE;
     covered = covered.map((cell, index) => {
       const near = Math.hypot((index % MASK_SIDE) + 0.5 - x, Math.floor(index / MASK_SIDE) + 0.5 - y) < RADIUS;
       return near ? Number(!erasing) : cell;

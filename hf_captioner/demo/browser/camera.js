@@ -17,6 +17,7 @@ const UNREAD = { input: "", colour: [127, 127, 127], name: "camera.jpg", example
 export function createCamera(root, ask, setup) {
   const stage = createStage(part(root, "camera-stage"), ask, setup, { changed: () => {}, link: () => "" });
   const [start, freeze, end] = ["camera-start", "camera-freeze", "camera-stop"].map((name) => part(root, name));
+  const video = partOf(root, "camera-video", HTMLVideoElement);
   /** @type {ReturnType<typeof openCamera> | null} */
   let lens = null;
   let following = new AbortController();
@@ -47,6 +48,7 @@ export function createCamera(root, ask, setup) {
       const image = await dataUrl(frame);
       if (signal.aborted) return;
       newest = frame;
+      video.hidden = true;
       stage.follow({ photo: { ...UNREAD, image }, captions: [caption] });
       part(root, "camera-stage").hidden = false;
       times = [...times.slice(1 - RATED), performance.now()];
@@ -57,9 +59,13 @@ export function createCamera(root, ask, setup) {
 
   /** The frame becomes a photo like any other: to be steered and covered. @param {AbortSignal} signal */
   async function keepFrame(signal) {
-    if (!newest) return;
-    const answer = await ask.photo(newest, UNREAD.name, signal);
-    if (!signal.aborted) stage.show(answer, { play: false });
+    const frame = newest ?? (await lens?.frame(FRAME_SIDE));
+    if (!frame) return;
+    const answer = await ask.photo(frame, UNREAD.name, signal);
+    if (signal.aborted) return;
+    stage.show(answer, { play: false });
+    video.hidden = true;
+    part(root, "camera-stage").hidden = false;
   }
 
   /** Do this and no longer what was done before; what goes wrong is said in place.
@@ -81,11 +87,15 @@ export function createCamera(root, ask, setup) {
   async function begin() {
     say("");
     start.toggleAttribute("disabled", true);
-    lens = openCamera(partOf(root, "camera-video", HTMLVideoElement));
-    const problem = await lens.opened;
+    const opened = (lens = openCamera(video));
+    const problem = await opened.opened;
     start.toggleAttribute("disabled", false);
+    if (lens !== opened) return; // the visitor has left the tab meanwhile
     say(problem);
     if (problem) return;
+    newest = null;
+    part(root, "camera-stage").hidden = true;
+    video.hidden = false;
     controls("on");
     await now(follow);
   }
@@ -93,13 +103,24 @@ export function createCamera(root, ask, setup) {
   function close() {
     following.abort();
     stage.stop();
+    shut();
+    // Of a frame that was only followed nothing can be asked.
+    if (!stage.state()?.photo.input) part(root, "camera-stage").hidden = true;
+  }
+
+  function shut() {
     lens?.close();
     lens = null;
+    video.hidden = true;
     controls("off");
   }
 
   start.onclick = () => void begin();
-  end.onclick = close;
+  end.onclick = () => {
+    const isKept = freeze.textContent !== "Freeze";
+    shut();
+    if (!isKept) void now(keepFrame);
+  };
   freeze.onclick = () => {
     const freezing = freeze.textContent === "Freeze";
     controls(freezing ? "frozen" : "on");

@@ -31,6 +31,7 @@ export function createCompare(root, ask, setup, replace) {
     reading: createReading(part(root, `compare-${name}`), setup.low_confidence, {
       point: (index) => !player.playing() && (index < 0 ? rest() : light(side, index)),
       select: (index) => select(side, index),
+      opens: false,
     }),
     caption: null,
     word: -1,
@@ -125,6 +126,10 @@ export function createCompare(root, ask, setup, replace) {
       for (const side of sides) {
         Object.assign(side, { caption: null, word: -1 });
         side.reading.clear();
+      }
+      if (!field(SIDES[0]).value.trim()) {
+        sides[0].caption = now.versions[0].caption; // this page's model has captioned it already
+        render();
       }
       pane.describe("The photo that is compared");
       void pane.open(now.photo.image, now.photo.colour).then(rest);

@@ -10,10 +10,10 @@ import { openCamera } from "./lens.js";
  */
 export function createIntake(root, take) {
   const input = partOf(root, "files", HTMLInputElement);
-  const images = (/** @type {Iterable<File> | undefined} */ files) => [...(files ?? [])];
+  const listed = (/** @type {Iterable<File> | undefined} */ files) => [...(files ?? [])];
 
   input.onchange = () => {
-    const files = images(input.files ?? undefined);
+    const files = listed(input.files ?? undefined);
     input.value = ""; // so that the same file can be chosen again
     if (files.length) take(files);
   };
@@ -26,13 +26,13 @@ export function createIntake(root, take) {
   document.addEventListener("dragleave", (event) => event.relatedTarget === null && root.classList.remove("dropping"));
   document.addEventListener("drop", (event) => {
     root.classList.remove("dropping");
-    const files = images(event.dataTransfer?.files);
+    const files = listed(event.dataTransfer?.files);
     if (!files.length) return;
     event.preventDefault();
     take(files);
   });
   document.addEventListener("paste", (event) => {
-    const files = images(event.clipboardData?.files).filter((file) => file.type.startsWith("image/"));
+    const files = listed(event.clipboardData?.files);
     if (files.length) take(files);
   });
 

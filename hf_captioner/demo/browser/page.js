@@ -1,7 +1,9 @@
 // The whole page: its tabs, its address, and what goes from one tab to another.
 
 /** @import { Ask, Setup } from "./types.js" */
+/** @import { How } from "./stage.js" */
 import { goTo, placeOf } from "./address.js";
+/** @import { Place } from "./address.js" */
 import { createBatch } from "./batch.js";
 import { createCamera } from "./camera.js";
 import { copied } from "./clipboard.js";
@@ -32,9 +34,9 @@ export function start(element, ask = askServer()) {
   });
   const batch = createBatch(root, ask, setup, {
     choose: () => intake.choose(true),
-    look(file) {
+    look(file, altText) {
       tabs.open("caption", true);
-      void caption(() => ask.photo(file, file.name, asking.signal), URL.createObjectURL(file), file.name);
+      own(file, altText);
     },
   });
   const camera = createCamera(root, ask, setup);
@@ -58,7 +60,8 @@ export function start(element, ask = askServer()) {
   function changed() {
     const state = stage.state();
     if (!state) return;
-    if (state.photo.example === null) keepStage(state);
+    keepStage(state);
+    if (tabs.current() === "compare") compare.show(state);
     go(!stepped && state.photo.example !== placeOf(location.href).example);
     stepped = false;
     for (const button of part(root, "examples").children) {
@@ -74,16 +77,23 @@ export function start(element, ask = askServer()) {
     const [file] = files;
     const most = setup.max_file_bytes / MEGABYTE;
     if (file.size > setup.max_file_bytes) {
+      asking.abort();
       return stage.fail(`This file has ${Math.ceil(file.size / MEGABYTE)} MB. Use one of at most ${most} MB.`);
     }
+    own(file);
+  }
+
+  /** A photo of the visitor's. @param {File} file @param {string} [altText] */
+  function own(file, altText) {
     loseStage();
-    void caption(() => ask.photo(file, file.name, asking.signal), URL.createObjectURL(file), file.name);
+    const how = { play: !isStill(), altText };
+    void caption(() => ask.photo(file, file.name, asking.signal), URL.createObjectURL(file), file.name, how);
   }
 
   /** Show the photo at once, and its caption as soon as there is one; the newest photo wins.
    * @param {() => ReturnType<Ask["photo"]>} question @param {string} image @param {string} name
-   * @param {{ play: boolean, word?: number }} how */
-  async function caption(question, image, name, how = { play: !isStill() }) {
+   * @param {How} how */
+  async function caption(question, image, name, how) {
     asking.abort();
     asking = new AbortController();
     const { signal } = asking;
@@ -95,24 +105,35 @@ export function start(element, ask = askServer()) {
       if (signal.aborted) return;
       if (!(error instanceof AskError)) throw error;
       stage.fail(error.message);
+      const state = stage.state();
+      if (state) keepStage(state); // it is shown again
     } finally {
       if (image.startsWith("blob:")) URL.revokeObjectURL(image);
     }
   }
 
-  /** @param {string} key @param {{ play: boolean, word?: number }} how */
+  /** @param {string} key @param {How} how */
   const example = (key, how) => caption(() => ask.example(key, asking.signal), imageOf(key), key, how);
 
-  /** What the address says: at the first visit, and by Back and Forward. */
+  /** What the address says, by Back and Forward. */
   function follow() {
     const place = placeOf(location.href);
     tabs.open(place.tab, false);
-    const shown = stage.state()?.photo.example ?? null;
-    const known = setup.examples.some(({ key }) => key === place.example);
-    const word = place.word ?? undefined;
-    const kept = place.example === null && shown !== null ? keptStage() : null;
-    if (kept && kept !== "gone") stage.restore(kept);
-    if (known && place.example !== shown) void example(/** @type {string} */ (place.example), { play: false, word });
+    if (stage.state()?.photo.example === place.example || restored(place)) return;
+    if (isKnown(place.example)) void example(place.example, { play: false, word: place.word ?? undefined });
+  }
+
+  /** Whether the browser had kept the photo of this place. @param {Place} place */
+  function restored({ example: key, word }) {
+    const kept = keptStage();
+    if (!kept || kept === "gone" || kept.photo.example !== key) return false;
+    stage.restore(word === null ? kept : { ...kept, word });
+    return true;
+  }
+
+  /** @param {string | null} key @returns {key is string} */
+  function isKnown(key) {
+    return setup.examples.some((example) => example.key === key);
   }
 
   part(root, "examples").append(...setup.examples.map((each) => exampleButton(each, () => example(each.key, { play: !isStill() }))));
@@ -132,14 +153,12 @@ export function start(element, ask = askServer()) {
 
   function begin() {
     const place = placeOf(location.href);
-    const kept = place.example === null ? keptStage() : null;
+    const isGone = place.example === null && keptStage() === "gone";
     tabs.open(place.tab, false);
-    if (kept && kept !== "gone") return stage.restore(kept);
-    if (place.example !== null) follow();
-    else {
-      const [{ key }] = setup.examples;
-      void example(key, { play: !isStill() && !kept }).then(() => kept && stage.fail(GONE));
-    }
+    if (restored(place)) return;
+    const key = isKnown(place.example) ? place.example : setup.examples[0].key;
+    const how = { play: !isStill() && !isGone && place.word === null, word: place.word ?? undefined };
+    void example(key, how).then(() => isGone && stage.fail(GONE));
   }
 }
 

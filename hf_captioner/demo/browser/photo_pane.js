@@ -66,7 +66,10 @@ export function createPhotoPane(host, on) {
   }
 
   const brush = createBrush(element, canvas, {
-    painting: (covered) => draw(canvas, covered, null),
+    painting(covered) {
+      shown = { ...shown, covered, word: null };
+      draw(canvas, covered, null);
+    },
     painted: (covered) => on.cover?.(covered),
   });
   part(element, "cover").hidden = !on.cover;

@@ -5,7 +5,7 @@ import { copyOf, made, part } from "./parts.js";
 import { CONFIDENCE_MEANS, confidenceText, percent, wordLine } from "./wording.js";
 import { where } from "./where.js";
 
-const NO_WORD = "Point at a word, or use the arrow keys, to see where it looked.";
+const NO_WORD = "Point at a word, tap it, or use the arrow keys, to see where it looked.";
 
 /**
  * @typedef {object} Reading
@@ -22,8 +22,8 @@ const NO_WORD = "Point at a word, or use the arrow keys, to see where it looked.
 
 /**
  * @param {HTMLElement} host @param {number} low the confidence below which a caption is doubted
- * @param {{ point: (index: number) => void, select: (index: number, open: boolean) => void }} on a word is pointed at (-1:
- *   none any more), or chosen, by a click to see more of it (open) or by the arrows
+ * @param {{ point: (index: number) => void, select: (index: number, open: boolean) => void, opens: boolean }} on a word is
+ *   pointed at (-1: none any more), or chosen, by a click to see more of it (open) or by the arrows; opens: there is more
  * @returns {Reading}
  */
 export function createReading(host, low, on) {
@@ -41,7 +41,7 @@ export function createReading(host, low, on) {
     const button = made("button", { type: "button", className: changed ? "word changed" : "word" }, word.text);
     button.style.setProperty("--probability", String(word.probability));
     button.setAttribute("aria-description", `${percent(word.probability)}, ${where(word.attention)}`);
-    button.setAttribute("aria-haspopup", "dialog");
+    if (on.opens) button.setAttribute("aria-haspopup", "dialog");
     button.onpointerenter = (event) => event.pointerType === "mouse" && on.point(index);
     button.onpointerleave = () => on.point(-1);
     button.onclick = () => on.select(index, true);

@@ -12,13 +12,18 @@ import { createUseIt } from "./use_it.js";
 import { createVersions, kept } from "./versions.js";
 import { mostAttended, strongestWord } from "./where.js";
 import { createWordPopover } from "./word_popover.js";
-import { changedWords, NOTHING_ASKED, requestLabel } from "./wording.js";
+import { asSentence, changedWords, NOTHING_ASKED, requestLabel } from "./wording.js";
 
 const PHONE = "(max-width: 700px)"; // as in stage.css
 
 /**
+ * @typedef {object} How a new photo is shown
+ * @property {boolean} play
+ * @property {number} [word] the one to rest on
+ * @property {string} [altText] that the visitor has written already
+ *
  * @typedef {object} Stage
- * @property {(answer: Answer, how: { play: boolean, word?: number }) => void} show a new photo; word: the one to rest on
+ * @property {(answer: Answer, how: How) => void} show a new photo
  * @property {(answer: Answer) => void} follow a camera's newest frame
  * @property {(state: StageState) => void} restore
  * @property {() => StageState | null} state null while there is no caption
@@ -40,6 +45,7 @@ export function createStage(root, ask, setup, on) {
   let state = null;
   let pointed = -1;
   let played = -1;
+  let isFollowing = false; // a camera, whose next frame replaces all
   let isBetween = false; // the photo that is shown has no caption yet, and the captions are of another one
   let asking = new AbortController();
 
@@ -48,6 +54,7 @@ export function createStage(root, ask, setup, on) {
   const reading = createReading(part(root, "words-side"), setup.low_confidence, {
     point,
     select: chooseWord,
+    opens: true,
   });
   const popover = createWordPopover(reading.element, { pick, hide });
   const versions = createVersions(part(root, "versions"), chooseVersion);
@@ -123,7 +130,7 @@ export function createStage(root, ask, setup, on) {
       light();
       on.changed();
     }
-    if (!open) return popover.close();
+    if (!open || isFollowing) return popover.close();
     popover.open(version().caption, index, reading.word(index));
     // A phone's sheet comes from below: then the photo is wanted above it.
     if (matchMedia(PHONE).matches) pane.element.querySelector(".photo-frame")?.scrollIntoView({ block: "start" });
@@ -134,7 +141,10 @@ export function createStage(root, ask, setup, on) {
     player.stop();
     popover.close();
     reading.fail("");
-    change({ chosen: index, word: -1 });
+    if (!state) return;
+    const { request, caption } = state.versions[index];
+    another.fill(request);
+    change({ chosen: index, word: strongestWord(caption) });
   }
 
   function play() {
@@ -144,9 +154,7 @@ export function createStage(root, ask, setup, on) {
 
   /** @param {string} prefix */
   function pick(prefix) {
-    const request = { ...another.request(), prefix };
-    another.fill(request);
-    again(request);
+    again({ ...version().request, several: false, prefix });
   }
 
   /** @param {number} index */
@@ -159,8 +167,9 @@ export function createStage(root, ask, setup, on) {
   /** @param {number[]} covered */
   function coverCells(covered) {
     if (!state || isBetween) return;
-    const plain = !covered.length && JSON.stringify(another.request()) === JSON.stringify(NOTHING_ASKED);
-    return plain ? chooseVersion(0) : again(another.request(), covered);
+    const request = { ...version().request, several: false };
+    const isFirst = !covered.length && JSON.stringify(request) === JSON.stringify(NOTHING_ASKED);
+    return isFirst ? chooseVersion(0) : again(request, covered);
   }
 
   function reset() {
@@ -173,15 +182,18 @@ export function createStage(root, ask, setup, on) {
   async function again(request, covered = state ? version().covered : []) {
     if (!state) return;
     const signal = newQuestion();
+    const hadFocus = reading.element.contains(document.activeElement);
     player.stop();
     wait(true);
+    pane.show({ word: null, caption: version().caption, covered });
     try {
       const [first] = state.versions;
       const question = { photo: state.photo, request, covered, words: first.caption.words.length };
       const captions = await ask.again(question, signal);
       if (signal.aborted || !state) return;
       wait(false);
-      add(captions, requestLabel(request, covered), covered);
+      add(captions.map((caption) => ({ label: requestLabel(request, covered), request, caption, covered })));
+      if (hadFocus) reading.select(state.word, true);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof AskError)) throw error;
@@ -191,13 +203,17 @@ export function createStage(root, ask, setup, on) {
     }
   }
 
-  /** @param {Caption[]} captions @param {string} label @param {number[]} covered */
-  function add(captions, label, covered) {
+  /** What is there already is chosen, and not added once more. @param {Version[]} found */
+  function add(found) {
     if (!state) return;
-    const added = captions.map((caption) => ({ label, caption, covered }));
-    const all = kept([...state.versions, ...added]);
-    reading.announce(added.map(({ caption }) => `${label}: ${caption.caption}`).join(". "));
-    change({ versions: all, chosen: all.length - added.length, word: -1 });
+    const { versions: before } = state;
+    const same = (/** @type {Version} */ a) => (/** @type {Version} */ b) =>
+      a.caption.caption === b.caption.caption && a.covered.join() === b.covered.join();
+    const all = kept([...before, ...found.filter((version) => !before.some(same(version)))]);
+    const chosen = all.findIndex(same(found[0]));
+    reading.announce(found.map(({ label, caption }) => `${label}: ${caption.caption}`).join(". "));
+    another.fill(found[0].request);
+    change({ versions: all, chosen, word: strongestWord(found[0].caption) });
   }
 
   function newQuestion() {
@@ -210,7 +226,7 @@ export function createStage(root, ask, setup, on) {
   function wait(waiting, forPhoto = false) {
     isBetween = forPhoto;
     reading.working(waiting);
-    for (const name of ["versions", "asking"]) part(root, name).inert = forPhoto;
+    for (const name of ["versions", "asking"]) part(root, name).inert = forPhoto || !state;
     if (waiting) reading.fail("");
   }
 
@@ -220,33 +236,37 @@ export function createStage(root, ask, setup, on) {
     return contactSheet(caption.caption, [{ name: "", picture: pane.tile(covered, null) }, ...words]);
   }
 
-  /** @param {StageState} now @param {boolean} fresh whether what was asked of the photo before is over */
-  function take(now, fresh) {
+  /** @param {StageState} now @param {boolean} follows */
+  function take(now, follows) {
     newQuestion();
     player.stop();
     popover.close();
+    [state, isFollowing] = [now, follows];
+    root.classList.toggle("following", follows);
     wait(false);
     reading.fail("");
-    state = now;
-    if (fresh) another.fill(NOTHING_ASKED);
+    another.fill(version().request);
     void pane.open(now.photo.image, now.photo.colour).then(() => light());
     render();
     reading.announce(`Caption: ${version().caption.caption}`);
     on.changed();
   }
 
+  wait(false);
   return {
     state: () => state,
-    restore: (now) => take(now, true),
+    restore: (now) => take(now, false),
     stop() {
       newQuestion();
       player.stop();
+      wait(false);
     },
-    show({ photo, captions }, { play: plays, word = strongestWord(captions[0]) }) {
-      take(opened(photo, captions, word < captions[0].words.length ? word : -1), true);
+    show({ photo, captions }, { play: plays, word = strongestWord(captions[0]), altText }) {
+      const state = opened(photo, captions, word < captions[0].words.length ? word : -1);
+      take(altText ? { ...state, altText: { text: altText, of: asSentence(captions[0].caption) } } : state, false);
       if (plays) play();
     },
-    follow: ({ photo, captions }) => take(opened(photo, captions, -1), false),
+    follow: ({ photo, captions }) => take(opened(photo, captions, -1), true),
     working(image, name) {
       newQuestion();
       player.stop();
@@ -266,6 +286,7 @@ export function createStage(root, ask, setup, on) {
 
 /** @param {Photo} photo @param {Caption[]} captions @param {number} word @returns {StageState} */
 function opened(photo, captions, word) {
-  const versions = captions.map((caption) => ({ label: "The model's own", caption, covered: [] }));
+  const own = { label: "The model's own", request: NOTHING_ASKED, covered: [] };
+  const versions = captions.map((caption) => ({ ...own, caption }));
   return { photo, versions, chosen: 0, word, altText: null };
 }

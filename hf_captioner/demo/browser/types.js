@@ -29,6 +29,7 @@
  *
  * @typedef {object} Version one caption of the photo
  * @property {string} label how it came about
+ * @property {CaptionRequest} request
  * @property {Caption} caption
  * @property {number[]} covered cells of the brush that were covered, row by row; none is an empty list
  *

@@ -5,6 +5,7 @@ import { made } from "./parts.js";
 import { changedWords } from "./wording.js";
 
 export const MOST_VERSIONS = 12;
+let copies = 0;
 
 /** The newest versions, and always the first. @param {Version[]} versions */
 export function kept(versions) {
@@ -17,6 +18,8 @@ export function kept(versions) {
  * @returns {{ show: (versions: Version[], chosen: number) => void }}
  */
 export function createVersions(host, choose) {
+  const name = `versions-${++copies}`;
+
   /** @param {Version} version @param {Version} first */
   function words(version, first) {
     const changed = changedWords(first.caption, version.caption);
@@ -28,7 +31,7 @@ export function createVersions(host, choose) {
 
   /** @param {Version[]} versions @param {number} index @param {number} chosen */
   function choice(versions, index, chosen) {
-    const input = made("input", { type: "radio", name: "version", checked: index === chosen });
+    const input = made("input", { type: "radio", name, checked: index === chosen });
     input.onchange = () => choose(index);
     const text = made("span", { className: "text" }, ...words(versions[index], versions[0]));
     return made("label", {}, input, made("span", { className: "label" }, versions[index].label), text);

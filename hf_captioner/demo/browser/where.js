@@ -63,8 +63,11 @@ export function mostAttended(attention) {
 
 /** The place of the word to rest on: a surer one that looked at less of the photo. @param {Caption} caption */
 export function strongestWord(caption) {
-  const strength = (/** @type {Word} */ word) =>
-    SMALL_WORDS.has(word.text) ? -1 : word.probability * (1 - evenness(word.attention));
+  const strength = (/** @type {Word} */ word) => {
+    if (SMALL_WORDS.has(word.text)) return -1;
+    const doing = word.text.endsWith("ing") ? 0.1 : 1; // mostly a verb, and things are rather looked at
+    return doing * word.probability * (1 - evenness(word.attention));
+  };
   const found = caption.words.map(strength);
   return found.indexOf(Math.max(...found));
 }

@@ -5,6 +5,7 @@ import { copyOf, made, part } from "./parts.js";
 import { percent } from "./wording.js";
 
 const GAP = 8; // pixels between the word and the popover
+let copies = 0;
 
 /**
  * @param {HTMLElement} host
@@ -13,6 +14,8 @@ const GAP = 8; // pixels between the word and the popover
  */
 export function createWordPopover(host, on) {
   const element = copyOf("word-popover");
+  part(element, "title").id = `word-popover-${++copies}`;
+  element.setAttribute("aria-labelledby", part(element, "title").id);
   let index = -1;
   /** @type {HTMLElement | null} */
   let opener = null;
