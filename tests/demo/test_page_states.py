@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from hf_captioner import ImageCaptioner
@@ -21,6 +22,7 @@ from tests.demo.browsing import (
 from tests.demo.serving import Server
 
 pytestmark = needs_browser
+on_a_desktop = pytest.mark.parametrize("page", [(1280, 900)], indirect=True, ids=["desktop"])
 
 
 def test_the_brush_covers_what_is_under_it_whatever_the_photos_shape(page: Page, tmp_path: Path) -> None:
@@ -41,6 +43,7 @@ def test_the_brush_covers_what_is_under_it_whatever_the_photos_shape(page: Page,
     assert covered and all(5 <= row <= 10 and 12 <= column <= 19 for row, column in covered), covered
 
 
+@on_a_desktop
 def test_a_photo_that_cannot_be_read_does_not_take_the_one_before_from_a_reload(
     captioned: Page, bad_path: Path
 ) -> None:
@@ -51,24 +54,28 @@ def test_a_photo_that_cannot_be_read_does_not_take_the_one_before_from_a_reload(
     expect_caption(captioned, text)
 
 
+@on_a_desktop
 def test_edited_alt_text_of_an_example_survives_a_reload(page: Page) -> None:
     page.get_by_label("Alt text (check before using)").first.fill("My words.")
     page.reload()
     expect(page.get_by_label("Alt text (check before using)").first).to_have_value("My words.")
 
 
+@on_a_desktop
 def test_an_unknown_example_is_the_first_one(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/?example=zebra&word=1")
     expect(words(page).first).to_be_visible()
     expect(page.locator("#example-camera")).to_have_attribute("aria-pressed", "true")
 
 
+@on_a_desktop
 def test_compare_opens_by_its_address_with_the_photo(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/?example=cat#compare")
     expect(panel(page, "Compare").locator(".word").first).to_be_visible()
     assert text_of(page, "Compare") != ""
 
 
+@on_a_desktop
 def test_hiding_goes_on_from_the_chosen_caption(captioned: Page, saved_captioner: ImageCaptioner) -> None:
     words(captioned).nth(1).click()
     captioned.get_by_role("dialog").locator("li button:enabled").first.click()
@@ -96,6 +103,7 @@ def test_a_phone_shows_the_brush_beside_the_photo(captioned: Page) -> None:
     expect(panel(captioned, "Caption").get_by_role("button", name="Eraser")).to_be_in_viewport()
 
 
+@on_a_desktop
 def test_what_is_there_already_is_not_added_once_more(captioned: Page) -> None:
     open_fold(captioned, "Try another caption")
     captioned.get_by_label("Three different captions").first.check()
@@ -125,6 +133,7 @@ def test_a_question_that_is_left_leaves_no_skeleton(page: Page) -> None:
     expect(words(page, "Camera").first).to_be_visible()
 
 
+@on_a_desktop
 def test_correcting_what_needs_checking_keeps_the_card(page: Page, image_paths: list[Path], bad_path: Path) -> None:
     open_tab(page, "Batch")
     page.route(
@@ -150,6 +159,7 @@ def test_correcting_what_needs_checking_keeps_the_card(page: Page, image_paths: 
     expect(page.get_by_text("3 of 3", exact=True)).to_be_visible()
 
 
+@on_a_desktop
 def test_the_light_rests_on_a_word_of_every_new_caption(captioned: Page) -> None:
     open_fold(captioned, "Try another caption")
     captioned.get_by_label("Longer").first.check()
