@@ -62,6 +62,29 @@ def test_edited_alt_text_of_an_example_survives_a_reload(page: Page) -> None:
 
 
 @on_a_desktop
+def test_back_leads_from_an_example_to_ones_own_photo(captioned: Page) -> None:
+    text = text_of(captioned)
+    captioned.get_by_role("button", name="Coffee").click()
+    expect(captioned.locator("#example-coffee")).to_have_attribute("aria-pressed", "true")
+    captioned.go_back()
+    expect_caption(captioned, text)
+    assert "example" not in captioned.url
+
+
+@on_a_desktop
+def test_a_photo_given_in_compare_is_compared(
+    page: Page, image_path: Path, bad_path: Path, saved_captioner: ImageCaptioner
+) -> None:
+    open_tab(page, "Compare")
+    give(page, image_path)
+    expect(panel(page, "Compare").get_by_role("toolbar").first).to_have_attribute(
+        "aria-label", saved_captioner.caption(image_path).text
+    )
+    give(page, bad_path)
+    expect(panel(page, "Caption").get_by_role("alert")).to_be_visible()
+
+
+@on_a_desktop
 def test_an_unknown_example_is_the_first_one(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/?example=zebra&word=1")
     expect(words(page).first).to_be_visible()

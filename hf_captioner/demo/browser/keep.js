@@ -2,8 +2,10 @@
 
 /** @import { StageState } from "./types.js" */
 
-const STAGE = "captioner:stage";
 const GONE = "gone";
+
+/** An example does not take the place of a visitor's own photo. @param {string | null} example */
+const keyOf = (example) => `captioner:${example === null ? "own" : "example"}`;
 
 /** A browser may have no storage for a page, or forbid it. @param {"localStorage" | "sessionStorage"} kind */
 function storage(kind) {
@@ -18,21 +20,22 @@ function storage(kind) {
 /** @param {StageState} state */
 export function keepStage(state) {
   try {
-    storage("sessionStorage")?.setItem(STAGE, JSON.stringify(state));
+    storage("sessionStorage")?.setItem(keyOf(state.photo.example), JSON.stringify(state));
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
-    loseStage(); // the storage is full
+    storage("sessionStorage")?.removeItem(keyOf(state.photo.example)); // it is full
+    if (state.photo.example === null) loseStage();
   }
 }
 
-/** From now on a reload loses the photo: it is being worked on. */
+/** From now on a reload loses the visitor's photo: it is being worked on. */
 export function loseStage() {
-  storage("sessionStorage")?.setItem(STAGE, GONE);
+  storage("sessionStorage")?.setItem(keyOf(null), GONE);
 }
 
-/** @returns {StageState | "gone" | null} */
-export function keptStage() {
-  const kept = storage("sessionStorage")?.getItem(STAGE) ?? null;
+/** The visitor's photo, or an example. @param {string | null} example @returns {StageState | "gone" | null} */
+export function keptStage(example) {
+  const kept = storage("sessionStorage")?.getItem(keyOf(example)) ?? null;
   if (kept === null) return null;
   return kept === GONE ? GONE : JSON.parse(kept);
 }

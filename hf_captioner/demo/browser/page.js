@@ -40,7 +40,7 @@ export function start(element, ask = askServer()) {
     },
   });
   const camera = createCamera(root, ask, setup);
-  const compare = createCompare(root, ask, setup, () => tabs.open("caption", true));
+  const compare = createCompare(root, ask, setup, () => intake.choose(false));
   const intake = createIntake(root, take);
   const tabs = createTabs(root, (tab, byVisitor) => {
     if (tab !== "camera") camera.close();
@@ -72,15 +72,26 @@ export function start(element, ask = askServer()) {
   /** @param {File[]} files */
   function take(files) {
     const batched = tabs.current() === "batch" || files.length > 1;
-    tabs.open(batched ? "batch" : "caption", true);
-    if (batched) return batch.add(files);
+    if (batched) {
+      tabs.open("batch", true);
+      return batch.add(files);
+    }
     const [file] = files;
     const most = setup.max_file_bytes / MEGABYTE;
     if (file.size > setup.max_file_bytes) {
       asking.abort();
-      return stage.fail(`This file has ${Math.ceil(file.size / MEGABYTE)} MB. Use one of at most ${most} MB.`);
+      return fail(`This file has ${Math.ceil(file.size / MEGABYTE)} MB. Use one of at most ${most} MB.`);
     }
+    if (tabs.current() !== "compare") tabs.open("caption", true);
     own(file);
+  }
+
+  /** @param {string} sentence */
+  function fail(sentence) {
+    if (tabs.current() === "compare") tabs.open("caption", true);
+    stage.fail(sentence);
+    const state = stage.state();
+    if (state) keepStage(state); // it is shown again
   }
 
   /** A photo of the visitor's. @param {File} file @param {string} [altText] */
@@ -104,9 +115,7 @@ export function start(element, ask = askServer()) {
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof AskError)) throw error;
-      stage.fail(error.message);
-      const state = stage.state();
-      if (state) keepStage(state); // it is shown again
+      fail(error.message);
     } finally {
       if (image.startsWith("blob:")) URL.revokeObjectURL(image);
     }
@@ -125,7 +134,7 @@ export function start(element, ask = askServer()) {
 
   /** Whether the browser had kept the photo of this place. @param {Place} place */
   function restored({ example: key, word }) {
-    const kept = keptStage();
+    const kept = keptStage(key);
     if (!kept || kept === "gone" || kept.photo.example !== key) return false;
     stage.restore(word === null ? kept : { ...kept, word });
     return true;
@@ -153,7 +162,7 @@ export function start(element, ask = askServer()) {
 
   function begin() {
     const place = placeOf(location.href);
-    const isGone = place.example === null && keptStage() === "gone";
+    const isGone = place.example === null && keptStage(null) === "gone";
     tabs.open(place.tab, false);
     if (restored(place)) return;
     const key = isKnown(place.example) ? place.example : setup.examples[0].key;
