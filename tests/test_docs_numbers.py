@@ -84,9 +84,10 @@ def test_the_numbers_are_the_bundled_checkpoints() -> None:
     assert f"{description.config.image_size} pixels" in accuracy
 
 
-def test_the_ablation_is_the_table_of_its_json() -> None:
-    rows, _ = read_rows(ROOT / "train" / "recipes" / "ablation.yaml")
-    found = json.loads(text_of("train/recipes/ablation.json"))
+@pytest.mark.parametrize("plan", ["ablation", "data_sets"])
+def test_the_ablation_is_the_table_of_its_json(plan: str) -> None:
+    rows, _ = read_rows(ROOT / "train" / "recipes" / f"{plan}.yaml")
+    found = json.loads(text_of(f"train/recipes/{plan}.json"))
     assert f"\n\n{table(rows, found['results'], found['not measured'], found['times'])}\n" in text_of(
         "docs/ablation.md"
     )
