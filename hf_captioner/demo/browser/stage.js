@@ -3,7 +3,7 @@
 /** @import { Answer, Ask, Caption, CaptionRequest, Photo, Setup, StageState, Version } from "./types.js" */
 import { createAnotherCaption } from "./another_caption.js";
 import { AskError } from "./errors.js";
-import { part } from "./parts.js";
+import { copyOf, part } from "./parts.js";
 import { createPhotoPane } from "./photo_pane.js";
 import { createPlayer } from "./player.js";
 import { createReading } from "./reading.js";
@@ -33,7 +33,7 @@ const PHONE = "(max-width: 700px)"; // as in stage.css
  */
 
 /**
- * @param {HTMLElement} root with the parts `pane`, `words-side`, `versions` and `asking`
+ * @param {HTMLElement} root empty
  * @param {Ask} ask
  * @param {Setup} setup
  * @param {{ changed: () => void, replace?: () => void, link: () => string }} on the state has changed; without `replace` no
@@ -48,6 +48,7 @@ export function createStage(root, ask, setup, on) {
   let isFollowing = false; // a camera, whose next frame replaces all
   let isBetween = false; // the photo that is shown has no caption yet, and the captions are of another one
   let asking = new AbortController();
+  root.append(...copyOf("stage-content").children);
 
   const player = createPlayer({ word: (index) => playing(index), end: () => playing(-1) });
   const pane = createPhotoPane(part(root, "pane"), { replace: on.replace, cover: (covered) => coverCells(covered), play });

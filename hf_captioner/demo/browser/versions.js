@@ -4,7 +4,7 @@
 import { made } from "./parts.js";
 import { changedWords } from "./wording.js";
 
-export const MOST_VERSIONS = 12;
+const MOST_VERSIONS = 12;
 let copies = 0;
 
 /** The newest versions, and always the first. @param {Version[]} versions */

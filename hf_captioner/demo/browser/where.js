@@ -35,7 +35,7 @@ function overlaps(cell, cells) {
 }
 
 /** How even attention is: 1 where it is the same everywhere, 0 where one cell has it all. @param {number[][]} attention */
-export function evenness(attention) {
+function evenness(attention) {
   const cells = attention.flat();
   const sum = cells.reduce((total, cell) => total + cell, 0) || 1;
   const entropy = cells.reduce((total, cell) => total - (cell > 0 ? (cell / sum) * Math.log(cell / sum) : 0), 0);
