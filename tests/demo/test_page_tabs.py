@@ -81,6 +81,11 @@ def test_a_batch_is_stopped_goes_on_and_is_cleared(page: Page, tmp_path: Path) -
     panel(page, "Batch").get_by_role("button", name="Clear").click()
     expect(cards(page)).to_have_count(0)
     expect(page.get_by_role("button", name="Choose photos")).to_be_focused()
+    give(page, *[tmp_path / "large.png"] * 3)
+    expect(page.get_by_text(re.compile("^[01] of 3$"))).to_be_visible()
+    stop = "document.querySelector('[data-part=batch-%s]').click()"
+    page.evaluate(f"() => {{ {stop % 'stop'}; {stop % 'go'}; }}")  # before what is stopped has ended
+    expect(page.get_by_text("3 of 3")).to_be_visible(timeout=60_000)
 
 
 def test_several_photos_given_at_once_are_a_batch(page: Page, image_paths: list[Path]) -> None:

@@ -38,7 +38,8 @@ export function createBatch(root, ask, setup, on) {
       render();
     }
     asking -= 1;
-    render();
+    if (stopping.signal.aborted) render();
+    else start(); // the visitor may have gone on before what was stopped had ended
   }
 
   function start() {
