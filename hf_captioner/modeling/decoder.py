@@ -53,14 +53,10 @@ class DecoderState:
     gates: Tensor
     """(R, t, 4b): what each word so far contributes to the backward cell's gates."""
 
-    def select(self, rows: Tensor) -> "DecoderState":
-        """The state whose row i is this one's row rows[i]."""
-        images, each = self.features.values.shape[0], len(self.context) // self.features.values.shape[0]
-        owners, counts = (rows // each).unique_consecutive(return_counts=True)
-        if not bool((counts == counts[0]).all()):
-            owners = rows // each
-        same = len(owners) == images and bool((owners == torch.arange(images, device=rows.device)).all())
-        features = self.features if same else self.features.select(owners)
+    def select(self, rows: Tensor, kept: Tensor | None = None) -> "DecoderState":
+        """The state whose row i is this one's row rows[i], as many for each image as for the others, in their order.
+        kept (A,): the images that have rows in it, in order; None for all of them."""
+        features = self.features if kept is None else self.features.select(kept)
         return DecoderState(features, tuple(m[rows] for m in self.recurrent), self.context[rows], self.gates[rows])
 
 

@@ -6,7 +6,7 @@ One loop does them all. Each image has G groups of k hypotheses (K = G * k):
     diverse beam    G = num_beam_groups, k = beams / num_beam_groups; a group avoids the words earlier groups chose
     sampling        G = num_return_sequences, k = 1; the choice is by perturbed log-probabilities (Gumbel-max)
 A group is done when k of its hypotheses are finished. Nothing here knows of images: `DecoderStep` is anything that has
-`step`.
+`step`. Nor does the loop wait for a device, but when it looks which images are done: these ride along until then.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,18 @@ from hf_captioner.modeling.hypotheses import NEG_INF, FinishedHypotheses, StepRe
 StoppingCriteria = Callable[[], bool]
 """Asked before every word of the captions being written; where it answers True, they are given up."""
 
+WORDS_BETWEEN_LOOKS = 4
+"""On a device that computes while the host goes on: how many words are begun before the host waits to see which images
+are done. More words wait less and write more for nothing."""
+
 
 class GenerationState(Protocol):
-    def select(self, rows: Tensor) -> Self: ...
+    def select(self, rows: Tensor, kept: Tensor | None = None, /) -> Self:
+        """The state whose row i is this one's row rows[i].
+
+        Every image has as many rows as the others, one image's after the other's. kept (A,): the images of this state
+        that have rows in the new one, in order; None for all of them.
+        """
 
 
 class StepResult(Protocol):
@@ -54,7 +63,7 @@ class Hypothesis:
     finished: bool
     """False for a caption cut at max_length."""
     attention: Tensor
-    """(T, N)"""
+    """(T, N), on the processor"""
     alternatives: list[list[tuple[int, float]]]
     """The most probable ids at each position, but for the banned ones, with their probabilities, best first."""
 
@@ -85,7 +94,12 @@ def generate(
             f"prefix has {len(prefix)} words, more than max_length ({config.max_length}); "
             "shorten it or raise max_length."
         )
-    return _Generation(stepper, config, end_id, banned, prefix, stopping_criteria).run(start, state)
+    never = torch.tensor(sorted(set(banned)), dtype=torch.long, device=start.device)
+    return _Generation(stepper, config, end_id, never, prefix, stopping_criteria).run(start, state)
+
+
+def words_between_looks(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else WORDS_BETWEEN_LOOKS
 
 
 class _Generation:
@@ -94,15 +108,17 @@ class _Generation:
         stepper: DecoderStep,
         config: GenerationConfig,
         end_id: int,
-        banned: Sequence[int],
+        banned: Tensor,
         prefix: Sequence[int],
         stopping_criteria: StoppingCriteria | None,
     ) -> None:
         self.stepper, self.config, self.end_id = stepper, config, end_id
-        self.banned, self.prefix, self.stopping_criteria = list(banned), list(prefix), stopping_criteria
+        self.banned, self.prefix, self.stopping_criteria = banned, list(prefix), stopping_criteria
+        self.between_looks = words_between_looks(banned.device)
         self.groups = config.num_return_sequences if config.do_sample else config.num_beam_groups
         self.size = 1 if config.do_sample else config.num_beams // config.num_beam_groups
-        self.noise = torch.Generator().manual_seed(config.seed)
+        self.uniform = torch.Generator().manual_seed(config.seed)
+        self.noise = torch.empty(0)
 
     def run(self, start: Tensor, state: GenerationState) -> list[list[Hypothesis]]:
         images, width, device = len(start), self.groups * self.size, start.device
@@ -119,8 +135,8 @@ class _Generation:
             list[StepRecord](),
         )
         running = torch.arange(images, device=device)
+        closed = pool.closed(running, total)
         while words.shape[1] < self.config.max_length:
-            closed = pool.select(running).closed(total)
             allowed = self._allowed(log_probs, words).view(*total.shape, -1)
             ended, chosen, parents, total = self._choose(allowed, total, closed, words.shape[1])
             pool = pool.add(ended.scatter(running, images))
@@ -135,19 +151,21 @@ class _Generation:
                 likeliest_ids.view(*chosen.shape, -1),
             )
             records.append(record.scatter(running, images))
-            goes_on = ~pool.select(running).closed(total).all(1)
-            if not bool(goes_on.all()):
-                running, total, chosen = running[goes_on], total[goes_on], chosen[goes_on]
-                picked = picked.view(len(goes_on), width)[goes_on].flatten()
-                if not len(running):
-                    break
+            closed, kept = pool.closed(running, total), None
+            if len(records) % self.between_looks == 0:
+                going = (~closed.all(1)).nonzero().flatten()
+                if len(going) < len(running):
+                    kept = going
+                    running, total, closed, chosen = running[kept], total[kept], closed[kept], chosen[kept]
+                    picked = picked.view(-1, width)[kept].flatten()
+                    if not len(kept):
+                        break
             words = torch.cat([words[picked], chosen.view(-1, 1)], 1)
-            step = self._step(chosen.flatten(), state.select(picked))
+            step = self._step(chosen.flatten(), state.select(picked, kept))
             log_probs, attention, state = step.log_probs, step.attention, step.state
         else:
             allowed = self._allowed(log_probs, words).view(*total.shape, -1)
-            cut = self._cut(allowed, total, pool.select(running).closed(total))
-            pool = pool.add(cut.scatter(running, images))
+            pool = pool.add(self._cut(allowed, total, closed).scatter(running, images))
         return self._collect(pool, records)
 
     def _step(self, words: Tensor, state: GenerationState) -> StepResult:
@@ -157,9 +175,8 @@ class _Generation:
 
     def _likeliest(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """Of log_probs (R, V) the A largest of words that are not banned, and their ids."""
-        possible = log_probs.clone()
-        possible[:, self.banned] = NEG_INF
-        values, ids = possible.topk(min(self.config.num_alternatives, log_probs.shape[1] - len(set(self.banned))))
+        possible = log_probs.index_fill(1, self.banned, NEG_INF)
+        values, ids = possible.topk(min(self.config.num_alternatives, log_probs.shape[1] - len(self.banned)))
         return values, ids
 
     def _allowed(self, log_probs: Tensor, words: Tensor) -> Tensor:
@@ -169,18 +186,18 @@ class _Generation:
             given = torch.full_like(log_probs, NEG_INF)
             given[:, self.prefix[length]] = log_probs[:, self.prefix[length]]
             return given
-        allowed = log_probs.clone()
-        allowed[:, self.banned] = NEG_INF
+        allowed = log_probs.index_fill(1, self.banned, NEG_INF)
         if config.no_repeat_ngram_size and length >= config.no_repeat_ngram_size:
             grams = words.unfold(1, config.no_repeat_ngram_size, 1)
             begun = words[:, length - config.no_repeat_ngram_size + 1 :]
             again = (grams[:, :, :-1] == begun[:, None]).all(-1)
-            most = torch.where(again, NEG_INF, -NEG_INF).to(allowed.dtype)
+            most = torch.full_like(again, -NEG_INF, dtype=allowed.dtype).masked_fill_(again, NEG_INF)
             allowed.scatter_reduce_(1, grams[:, :, -1], most, "amin")
         if length < config.min_length:
             allowed[:, self.end_id] = NEG_INF
         stuck = allowed.max(-1).values == NEG_INF
-        allowed[stuck, self.end_id] = log_probs[stuck, self.end_id]
+        end = allowed[:, self.end_id]
+        end.copy_(torch.where(stuck, log_probs[:, self.end_id], end))
         return allowed
 
     def _choose(
@@ -194,7 +211,7 @@ class _Generation:
         images, groups, size, vocabulary = allowed.shape
         scores = (total[..., None] + allowed).flatten(2)
         if self.config.do_sample:
-            selection = self._perturbed(allowed).flatten(2)
+            selection = self._perturbed(allowed, length).flatten(2)
             picks = selection.topk(2 * size).indices
         else:
             taken = torch.zeros(images, vocabulary, device=total.device)
@@ -216,7 +233,7 @@ class _Generation:
         total = value.gather(2, go_on).masked_fill(is_end.gather(2, go_on), NEG_INF)
         return ended, word.gather(2, go_on).flatten(1), row.gather(2, go_on).flatten(1), total
 
-    def _perturbed(self, allowed: Tensor) -> Tensor:
+    def _perturbed(self, allowed: Tensor, length: int) -> Tensor:
         """Log-probabilities (B, G, 1, V) after temperature, top-k and top-p, plus Gumbel noise: the argmax samples.
 
         Gumbel-max: argmax(log p + g) with g = -log(-log u), u uniform, is distributed as p.
@@ -230,9 +247,13 @@ class _Generation:
             ordered, order = logits.softmax(-1).sort(-1, descending=True)
             beyond = (ordered.cumsum(-1) - ordered) >= config.top_p
             logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), NEG_INF)
-        uniform = torch.rand(self.groups, 1, vocabulary, generator=self.noise, dtype=torch.float64)
-        gumbel = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-        return logits + gumbel.to(logits)
+        if length % self.between_looks == 0:  # drawn by the host, the same for every device
+            self.noise = torch.stack([self._gumbel(vocabulary) for _ in range(self.between_looks)]).to(logits)
+        return logits + self.noise[length % self.between_looks]
+
+    def _gumbel(self, vocabulary: int) -> Tensor:
+        uniform = torch.rand(self.groups, 1, vocabulary, generator=self.uniform, dtype=torch.float64)
+        return -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
 
     def _cut(self, allowed: Tensor, total: Tensor, closed: Tensor) -> FinishedHypotheses:
         """The hypotheses left at max_length (B, G, k): finished where the end token is the most probable, else cut."""
@@ -262,7 +283,7 @@ class _Generation:
         likeliest = torch.stack([record.likeliest for record in records])[before].exp().tolist()
         likeliest_ids = torch.stack([record.likeliest_ids for record in records])[before].tolist()
         alternatives = [list(zip(*both, strict=True)) for both in zip(likeliest_ids, likeliest, strict=True)]
-        attention = torch.stack([record.attention for record in records])[before]
+        attention = torch.stack([record.attention for record in records])[before].cpu()
         ends = lengths.cumsum(0).tolist()
         found = iter(
             Hypothesis(ids[i:j], log_probs[i:j], float(total), bool(whole), attention[i:j], alternatives[i:j])

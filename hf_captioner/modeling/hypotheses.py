@@ -27,18 +27,18 @@ class FinishedHypotheses:
         order = (score.double() - 1e6 * ~finished).topk(self.score.shape[-1]).indices
         return FinishedHypotheses(*(part.gather(-1, order) for part in (score, place, row, finished)))
 
-    def select(self, images: Tensor) -> "FinishedHypotheses":
-        return FinishedHypotheses(*(part[images] for part in vars(self).values()))
-
     def scatter(self, running: Tensor, images: int) -> "FinishedHypotheses":
         """Scatter from the running images (A,) to all of them; the others' slots are empty."""
+        if len(running) == images:
+            return self
         score, *rest = (_scatter(part, running, images) for part in vars(self).values())
         done = torch.ones(images, dtype=torch.bool, device=score.device).index_fill(0, running, False)
         return FinishedHypotheses(score.masked_fill(done[:, None, None], NEG_INF), *rest)
 
-    def closed(self, total: Tensor) -> Tensor:
-        """(B, G) bool: groups that are done, because they are full or no running hypothesis is possible."""
-        return (self.score.min(-1).values > NEG_INF) | (total.max(-1).values == NEG_INF)
+    def closed(self, running: Tensor, total: Tensor) -> Tensor:
+        """(A, G) bool: groups of the running images (A,) that are done, because they are full or none of their running
+        hypotheses, with `total` (A, G, k), is possible."""
+        return (self.score[running].amin(-1) > NEG_INF) | (total.amax(-1) == NEG_INF)
 
 
 @dataclass(frozen=True)
