@@ -3,25 +3,20 @@
 import contextlib
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Unpack, overload
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from hf_captioner.bulk.readers import NamedImage, Source, iter_images
-from hf_captioner.bulk.shards import next_batch
+from hf_captioner.bulk.readers import Source, iter_images
+from hf_captioner.bulk.shards import NamedImage
 from hf_captioner.caption import Caption
 from hf_captioner.config import GenerationConfig, GenerationOptions
 from hf_captioner.errors import ConfigError, ImageError
-from hf_captioner.images import ImageSource, read_pixels
+from hf_captioner.images import ImageSource
 from hf_captioner.model import CaptionModel
 from hf_captioner.modeling.generation import StoppingCriteria
 from hf_captioner.modeling.generation_settings import check_results
-
-READER_THREADS = 2
-"""Threads that read and resize images while the model works."""
+from hf_captioner.reading import ReadBatch, read_ahead, readers_for
 
 
 class ImageCaptioner(CaptionModel):
@@ -99,6 +94,7 @@ class ImageCaptioner(CaptionModel):
     ) -> Generator[Caption | ImageError, None, None]:
         """Caption whatever `iter_images` reads, in its order, reading at most two batches ahead of what was taken.
 
+        On a GPU it reads three batches ahead, and of more than a few images in processes of its own.
         images: a source that holds many images, such as a folder, a tar file or a data set; or any iterable of images.
         An image that cannot be read comes out as an ImageError in its place, and the others go on.
         Raises at once, before anything is read, what `caption` raises for its keywords.
@@ -125,58 +121,26 @@ class ImageCaptioner(CaptionModel):
         generation_config: GenerationConfig,
         stopping_criteria: StoppingCriteria | None,
     ) -> Generator[Caption | ImageError, None, None]:
-        with ThreadPoolExecutor(READER_THREADS, "read") as readers:
-            read_ahead: list[tuple[NamedImage, Future[Tensor | ImageError]]] = []
-            while batch := next_batch(images, batch_size):
-                reading = [(named, readers.submit(self._read, named)) for named in batch]
-                if self.device.type == "cpu":
-                    wait([future for _, future in reading])  # the encoder wants every core: side by side both lose
-                yield from self._caption_batch(read_ahead, generation_config, stopping_criteria)
-                read_ahead = reading
-            yield from self._caption_batch(read_ahead, generation_config, stopping_criteria)
-
-    def _read(self, named: NamedImage) -> Tensor | ImageError:
-        if isinstance(named.image, ImageError):
-            return named.image
-        try:
-            return read_pixels(named.image, self.config)
-        except ImageError as error:
-            return _without_traceback(error)
+        readers = readers_for(self.config, self.device)
+        with contextlib.closing(read_ahead(images, batch_size, readers)) as batches:
+            for batch in batches:
+                yield from self._caption_batch(batch, generation_config, stopping_criteria)
 
     def _caption_batch(
-        self,
-        batch: Sequence[tuple[NamedImage, Future[Tensor | ImageError]]],
-        generation_config: GenerationConfig,
-        stopping_criteria: StoppingCriteria | None,
+        self, batch: ReadBatch, generation_config: GenerationConfig, stopping_criteria: StoppingCriteria | None
     ) -> Iterator[Caption | ImageError]:
-        pixels = [result for _, future in batch if isinstance(result := future.result(), Tensor)]
         captions: Iterator[Caption] = iter(())
-        if pixels:
-            captions = self._in_parts(self.encode(_stacked(pixels)), generation_config, stopping_criteria)
-        for named, future in batch:
-            result = future.result()
-            if isinstance(result, ImageError):
-                yield result
+        if batch.pixels is not None:
+            captions = self._in_parts(self.encode(batch.pixels), generation_config, stopping_criteria)
+        for named, error in zip(batch.images, batch.errors, strict=True):
+            if error is not None:
+                yield error
             elif not isinstance(named.image, ImageError):
                 yield _with_image(next(captions), named.image)
 
 
 def _named(images: Iterable[ImageSource]) -> Iterator[NamedImage]:
     return (NamedImage(f"#{index}", image) for index, image in enumerate(images))
-
-
-def _without_traceback(error: ImageError) -> ImageError:
-    """The error and its causes without their tracebacks, whose frames hold the image's bytes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        cause.__traceback__ = None
-        cause = cause.__cause__ or cause.__context__
-    return error
-
-
-def _stacked(pixels: Sequence[Tensor]) -> Tensor:
-    """B of (3, S, S) -> (B, 3, S, S), channels last as `preprocess` gives them."""
-    return torch.stack([one.movedim(0, -1) for one in pixels]).movedim(-1, 1)
 
 
 def _with_image(caption: Caption, image: ImageSource) -> Caption:

@@ -155,9 +155,21 @@ def preprocess(image: Image.Image, config: CaptionerConfig) -> Tensor:
     image = _resized(image, config)
     # NumPy leaves the other cores to the encoder; whole rows, since three numbers at a time are slow.
     pixels = np.asarray(image).reshape(config.image_size, -1).astype(np.float32)
-    pixels -= np.tile(np.array(config.image_mean, np.float32) * 255, config.image_size)
-    pixels /= np.tile(np.array(config.image_std, np.float32) * 255, config.image_size)
+    mean, std = _mean_and_std(config)
+    pixels -= np.tile(mean, config.image_size)
+    pixels /= np.tile(std, config.image_size)
     return torch.from_numpy(pixels.reshape(config.image_size, config.image_size, 3)).permute(2, 0, 1)
+
+
+def normalised(levels: Tensor, config: CaptionerConfig) -> Tensor:
+    """Images (B, S, S, 3) uint8 -> (B, 3, S, S) float32 on their device, to the bit what `preprocess` makes of each."""
+    mean, std = (torch.from_numpy(each).to(levels.device) for each in _mean_and_std(config))
+    return ((levels.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def _mean_and_std(config: CaptionerConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Of the levels of each colour, which go to 255."""
+    return np.array(config.image_mean, np.float32) * 255, np.array(config.image_std, np.float32) * 255
 
 
 def _resized(image: Image.Image, config: CaptionerConfig) -> Image.Image:

@@ -18,6 +18,7 @@ from PIL import Image
 from hf_captioner import Caption, ConfigError, GenerationConfig, ImageCaptioner, ImageError, iter_images
 from hf_captioner.config import GenerationOptions
 from hf_captioner.images import ImageSource
+from hf_captioner.modeling import generation
 
 # -- captions ----------------------------------------------------------------------------------------------------------
 
@@ -113,6 +114,21 @@ def test_a_caption_does_not_depend_on_its_batch(tiny_captioner: ImageCaptioner, 
     assert [[c.text for c in best.candidates] for best in drawn] == [
         [c.text for c in best.candidates] for best in drawn_alone
     ]
+
+
+def test_a_device_that_is_seldom_looked_at_says_the_same(
+    tiny_captioner: ImageCaptioner, image_paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[dict[str, Any]] = [{}, {"num_beams": 1}, {"do_sample": True, "num_return_sequences": 3}]
+    with torch.no_grad():
+        tiny_captioner.decoder.output.bias[tiny_captioner.tokenizer.end_id] += 7.0  # each ends at another word
+    expected = [tiny_captioner.caption(image_paths, **mode) for mode in modes]
+    assert all(len({len(caption.words) for caption in captions}) > 2 for captions in expected)
+    monkeypatch.setattr(generation, "words_between_looks", lambda device: 8)
+    for mode, captions in zip(modes, expected, strict=True):
+        for caption, other in zip(captions, tiny_captioner.caption(image_paths, **mode), strict=True):
+            assert [c.text for c in caption.candidates] == [c.text for c in other.candidates]
+            assert caption.score == pytest.approx(other.score, abs=1e-5)
 
 
 def test_the_checkpoints_own_settings_hold_where_nothing_else_is_asked(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFile
 
 from hf_captioner import CaptionerConfig, ImageError
-from hf_captioner.images import ImageSource, occlude, open_image, preprocess, read_pixels
+from hf_captioner.images import ImageSource, normalised, occlude, open_image, preprocess, read_pixels
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -253,6 +253,15 @@ def test_preprocess_resizes_the_whole_image_and_normalises() -> None:
     blue = (torch.tensor([0, 0, 1.0]) - torch.tensor(config.image_mean)) / torch.tensor(config.image_std)
     torch.testing.assert_close(pixels[:, 0, 31], red)
     torch.testing.assert_close(pixels[:, 31, 0], blue)
+
+
+def test_images_normalised_together_are_to_the_bit_what_each_is_alone() -> None:
+    config = CaptionerConfig(10, image_size=48)
+    images = [textured(48, 48), textured(90, 60), Image.new("RGB", (48, 48), RED)]
+    levels = torch.stack([torch.from_numpy(np.array(image.resize((48, 48), 2))) for image in images])
+    together = normalised(levels, config)
+    assert torch.equal(together, torch.stack([preprocess(image, config) for image in images]))
+    assert together.is_contiguous(memory_format=torch.channels_last)
 
 
 def textured(width: int, height: int) -> Image.Image:

@@ -25,6 +25,7 @@ ROOMS = [
     "caption",
     "model",
     "bulk",
+    "reading",
     "captioner",
     "training",
     "demo",
