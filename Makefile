@@ -19,7 +19,7 @@ $(UV):
 	$(RUN) -m pip install --quiet uv
 
 $(VENV)/.ready: pyproject.toml | $(UV)
-	$(UV) pip install --quiet --python $(RUN) --editable ".[demo,train,timm,bulk,ray,completion,dev]"
+	$(UV) pip install --quiet --python $(RUN) --editable ".[demo,train,timm,bulk,ray,onnx,completion,dev]"
 	touch $(VENV)/.ready-demo $@
 
 $(VENV)/.ready-demo: pyproject.toml | $(UV)

@@ -53,7 +53,7 @@ def _here(options: argparse.Namespace) -> BulkResult:
     discovered = Discovered()
     found = read_sources(_places(options), discovered, allow_outside_paths=options.allow_outside_paths)
     images = _some(found, options.paths)
-    captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    captioner = ImageCaptioner.from_pretrained(options.model, **options.computing)
     generation_config = captioner.prepare_generation_config(options.generation)
     with contextlib.ExitStack() as stack:
         writer: CaptionWriter = StdoutWriter(options)
@@ -90,7 +90,7 @@ def _on_ray(options: argparse.Namespace) -> BulkResult:
     discovered = Discovered()
     found = shards(_places(options), discovered, allow_outside_paths=options.allow_outside_paths)
     return caption_on_ray(
-        functools.partial(ImageCaptioner.from_pretrained, options.model, device=options.device, dtype=options.dtype),
+        functools.partial(ImageCaptioner.from_pretrained, options.model, **options.computing),
         _some(found, options.paths),
         options.out,
         batch_size=options.batch_size,

@@ -20,13 +20,15 @@ from hf_captioner.bulk.results import CSV_COLUMNS
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CaptionerError, ConfigError, one_line, require_extra
 from hf_captioner.generation_flags import add_generation_flags, given_generation
-from hf_captioner.modeling.device import DTYPES
+from hf_captioner.modeling.device import BACKENDS, DTYPES, dtype_name
 from hf_captioner.training.command import TRAINING_PACKAGES, add_data_permissions
 
 SHELLS = ("bash", "zsh", "tcsh")
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 """What shtab knows as completion by the names of files and folders."""
 OFF = "(default: no)"
+
+LIBRARIES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
 
 logger = logging.getLogger("hf_captioner")
 
@@ -78,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="print a script that completes commands and flags in this shell, and exit (default: no)",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_caption, _add_train, _add_evaluate, _add_demo, _add_push, _add_push_space, _add_info):
+    for add in (_add_caption, _add_train, _add_evaluate, _add_demo, _add_push, _add_push_space, _add_export, _add_info):
         add(commands)
     return parser
 
@@ -130,7 +132,7 @@ def _add_caption(commands: Commands) -> None:
 
 
 def _caption(options: argparse.Namespace) -> int:
-    options.generation = given_generation(options)
+    options.generation, options.computing = given_generation(options), computing(options)
     return caption_command.run(options)
 
 
@@ -201,11 +203,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     require_extra("Evaluating", "train", *TRAINING_PACKAGES)
     from hf_captioner.training import evaluate
 
-    options.generation = given_generation(options)
+    options.generation, options.computing = given_generation(options), computing(options)
     return evaluate.run(options)
 
 
-# -- demo, push, push-space and info -----------------------------------------------------------------------------------
+# -- demo, push, push-space, export and info ---------------------------------------------------------------------------
 
 
 def _add_demo(commands: Commands) -> None:
@@ -221,8 +223,13 @@ def _demo(options: argparse.Namespace) -> int:
     require_extra("The page", "demo", "gradio", "markdown_it")
     from hf_captioner.demo.app import serve
 
-    where = {"device": options.device, "dtype": options.dtype, "allow_folders": options.allow_folders}
-    serve(options.model, options.port, open_browser=sys.stdout.isatty(), **where)
+    serve(
+        options.model,
+        options.port,
+        open_browser=sys.stdout.isatty(),
+        allow_folders=options.allow_folders,
+        **computing(options),
+    )
     return 0
 
 
@@ -240,6 +247,22 @@ def _add_push_space(commands: Commands) -> None:
     push_command.add_push_space_flags(parser)
 
 
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a checkpoint as ONNX graphs",
+        description="Write a checkpoint as ONNX graphs, in float32 and in int8, into DIR/onnx.",
+    )
+    _add_path(parser, "folder", metavar="DIR", help="where to; made where it does not exist")
+    _add_model(parser)
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    ImageCaptioner.from_pretrained(options.model, device="cpu", backend="torch").export_onnx(options.folder)
+    return 0
+
+
 def _add_info(commands: Commands) -> None:
     parser = commands.add_parser("info", help="what a checkpoint is", description="What a checkpoint is.")
     _add_model(parser, computes=True)
@@ -247,12 +270,12 @@ def _add_info(commands: Commands) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    captioner = ImageCaptioner.from_pretrained(options.model, **computing(options))
     parameters = sum(parameter.numel() for parameter in captioner.parameters())
-    encoder, dtype = captioner.encoder, str(captioner.dtype).removeprefix("torch.")
+    encoder, dtype = captioner.encoder, dtype_name(captioner.dtype)
     print(f"hf-captioner: {__version__}\nparameters: {parameters / 1e6:.1f} million")
     print(f"feature map: {encoder.height} x {encoder.width} x {encoder.channels}")
-    print(f"computes on: {captioner.device}, in {dtype}")
+    print(f"computes on: {captioner.device}, in {dtype}, by {LIBRARIES[captioner.backend]}")
     parts = {"config": captioner.config, "generation_config": captioner.generation_config}
     for name, part in {**parts, "evaluation": captioner.evaluation}.items():
         print(f"{name}.json: {part.to_json()}", end="")
@@ -281,8 +304,18 @@ def _add_model(parser: argparse.ArgumentParser, *, computes: bool = False) -> No
     if computes:
         device = "cpu, cuda, cuda:1 and so on (default: %(default)s, CUDA where there is one)"
         parser.add_argument("--device", default="auto", help=device)
-        dtype = "what to compute in (default: %(default)s, which is float32)"
+        dtype = "what to compute in; int8 is ONNX Runtime's (default: %(default)s, which is float32)"
         parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help=dtype)
+        backend = (
+            "torch; onnx, exported to ONNX where that was not done yet; or auto, ONNX Runtime where an export is at "
+        )
+        backend += "hand and was measured to be the quicker (default: %(default)s)"
+        parser.add_argument("--backend", default="auto", choices=("auto", *BACKENDS), help=backend)
+
+
+def computing(options: argparse.Namespace) -> dict[str, Any]:
+    """Where and in what a command computes, as `from_pretrained` takes it."""
+    return {"device": options.device, "dtype": options.dtype, "backend": options.backend}
 
 
 def _add_batch_size(parser: argparse.ArgumentParser) -> None:

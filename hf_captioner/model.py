@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_captioner.caption import Caption, Word
 from hf_captioner.config import CaptionerConfig, GenerationConfig
-from hf_captioner.hub.pretrained import PreTrainedCaptioner
+from hf_captioner.hub.exported import ExportedCaptioner
 from hf_captioner.modeling.confidence import Confidence
 from hf_captioner.modeling.decoder import Decoder
 from hf_captioner.modeling.device import resolve_dtype
@@ -24,16 +24,22 @@ ENCODER_MICROBATCH = 8
 """Encoder micro-batch on CPU; 8 is a quarter faster than 32 (measured with 1 MB of L2 a core)."""
 
 
-class CaptionModel(PreTrainedCaptioner):
+class CaptionModel(ExportedCaptioner):
     """An encoder, a decoder and a tokenizer. Captions do not depend on `train()`, which is the training's."""
 
     def __init__(
-        self, config: CaptionerConfig, tokenizer: CaptionTokenizer, generation_config: GenerationConfig | None = None
+        self,
+        config: CaptionerConfig,
+        tokenizer: CaptionTokenizer,
+        generation_config: GenerationConfig | None = None,
+        *,
+        unbuilt_encoder: Encoder | None = None,
     ) -> None:
-        """A captioner with random weights, in evaluation mode. Raises ConfigError where the parts do not fit, and for
-        generation settings that would take too much memory."""
+        """A captioner with random weights, in evaluation mode. unbuilt_encoder: in place of one that is built now.
+
+        Raises ConfigError where the parts do not fit, and for generation settings that would take too much memory."""
         super().__init__(config, tokenizer, generation_config)
-        self.encoder = Encoder(config)
+        self.encoder = unbuilt_encoder or Encoder(config)
         self.decoder = Decoder(config, self.encoder.channels)
         self.confidence = Confidence(config.confidence, config.hidden_size) if config.confidence else None
         check_memory(config, self.generation_config, self._cells)
@@ -52,22 +58,28 @@ class CaptionModel(PreTrainedCaptioner):
         """Preprocessed pixels (B, 3, S, S) -> their feature map."""
         pixels = pixels.to(self.device, memory_format=torch.channels_last)
         parts = pixels.split(ENCODER_MICROBATCH if self.device.type == "cpu" else len(pixels))
+        encode = self.encoder if self.runtime is None else self.runtime.encode
         with self._precision():
-            maps: list[FeatureMap] = [self.encoder(part) for part in parts]
+            maps: list[FeatureMap] = [encode(part) for part in parts]
         return FeatureMap(torch.cat([each.values for each in maps]), maps[0].height, maps[0].width)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What moves (`to`, `cuda`) moves the weights; what casts (`half`, `bfloat16`, `float`, `to(torch.bfloat16)`)
         sets `dtype` and leaves them in float32, as `from_pretrained(dtype=...)` does. Raises ConfigError."""
-        asked = fn(torch.zeros(1, dtype=self.dtype))
-        self.dtype = resolve_dtype(asked.dtype)
         casts = fn(torch.zeros(1)).dtype != torch.float32
+        asked = fn(torch.zeros(1, dtype=torch.float32 if self.dtype == torch.int8 else self.dtype))
+        if casts or self.dtype != torch.int8:
+            self.dtype = resolve_dtype(asked.dtype)
         return super()._apply((lambda tensor: tensor.to(asked.device)) if casts else fn, recurse)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        if self.dtype == torch.float32:
+        if self.dtype in (torch.float32, torch.int8):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+    def caption_pixels(self, pixels: Tensor) -> list[Caption]:
+        """The captions of preprocessed pixels (B, 3, S, S), as `generation_config` says."""
+        return self.caption_features(self.encode(pixels), self.generation_config)
 
     def caption_features(
         self,
@@ -98,10 +110,11 @@ class CaptionModel(PreTrainedCaptioner):
     ) -> list[Caption]:
         tokenizer = self.tokenizer
         special = {tokenizer.pad_id, tokenizer.start_id, tokenizer.unknown_id}
+        decoder = self.runtime or self.decoder
         with self._precision():
-            start = self.decoder.start(features)
+            start = decoder.start(features)
             generated = generate(
-                self.decoder,
+                decoder,
                 torch.full((len(features.values),), tokenizer.start_id, device=features.values.device),
                 start,
                 generation_config,

@@ -15,6 +15,8 @@ def add_push_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--create-pr", action="store_true", help=create_pr)
     message = "the commit's title (default: %(default)s)"
     parser.add_argument("--commit-message", default="Push captioner", metavar="TEXT", help=message)
+    onnx = "also push it as ONNX graphs, in float32 and in int8 (default: no, and those of an earlier push go)"
+    parser.add_argument("--onnx", action="store_true", help=onnx)
     parser.set_defaults(run=_push)
 
 
@@ -33,7 +35,7 @@ def _add_common(parser: argparse.ArgumentParser, card: str) -> None:
 
 
 def _push(options: argparse.Namespace) -> int:
-    captioner = ImageCaptioner.from_pretrained(options.model, device="cpu")
+    captioner = ImageCaptioner.from_pretrained(options.model, device="cpu", backend="torch")
     commit = captioner.push_to_hub(
         options.repo_id,
         private=options.private,
@@ -41,6 +43,7 @@ def _push(options: argparse.Namespace) -> int:
         create_pr=options.create_pr,
         commit_message=options.commit_message,
         overwrite_card=options.overwrite_card,
+        onnx=options.onnx,
     )
     print(commit.pr_url or commit)
     return 0

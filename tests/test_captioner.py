@@ -287,7 +287,7 @@ def test_devices_and_dtypes_are_named_as_in_pytorch(checkpoint: Path) -> None:
     assert (auto.device.type, auto.dtype) == ("cuda" if torch.cuda.is_available() else "cpu", torch.float32)
     for options, sentence in (
         ({"device": "gpu"}, "device is 'gpu', which cannot be used here; expected auto"),
-        ({"dtype": "int8"}, "dtype is 'int8'; expected auto, float32, bfloat16, float16"),
+        ({"dtype": "int4"}, "dtype is 'int4'; expected auto, float32, bfloat16, float16, int8"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             ImageCaptioner.from_pretrained(checkpoint, **options)

@@ -20,6 +20,7 @@ ROOMS = [
     "rgb",
     "images",
     "modeling",
+    "onnx",
     "hub",
     "heatmap",
     "caption",

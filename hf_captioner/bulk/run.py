@@ -18,6 +18,8 @@ from hf_captioner.bulk.shards import Discovered, NamedImage
 from hf_captioner.bulk.writers import open_writer
 from hf_captioner.config import CaptionerConfig, GenerationConfig, GenerationOptions
 from hf_captioner.errors import ImageError
+from hf_captioner.hub.weights import stored_digest
+from hf_captioner.modeling.device import dtype_name
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
 
 
@@ -151,18 +153,14 @@ def run_fingerprint(captioner: Captioner, generation_config: GenerationConfig) -
 
     Evaluation results, the card, the device, the batch size and the checkpoint's place are no part of it.
     """
-    weights = hashlib.sha256()
-    for name, parameter in sorted(captioner.named_parameters()):
-        weights.update(f"{name} {list(parameter.shape)}".encode())
-        weights.update(parameter.detach().half().cpu().numpy().tobytes())
     tokenizer = captioner.tokenizer
     vocabulary = "\n".join(tokenizer.words)
     config, generation = captioner.config.to_dict(), generation_config.to_dict()
     unused = BEAM_SEARCH_FIELDS if generation_config.do_sample else SAMPLING_FIELDS
     return {
-        "weights": weights.hexdigest(),
+        "weights": stored_digest(captioner.named_parameters()),
         "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
         "config": {name: value for name, value in config.items() if name != "dropout"},
         "generation_config": {name: value for name, value in generation.items() if name not in unused},
-        "dtype": str(captioner.dtype).removeprefix("torch."),
+        "dtype": dtype_name(captioner.dtype),
     }

@@ -95,20 +95,23 @@ def serve(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    backend: str = "auto",
     examples: Path | None = None,
     open_browser: bool = False,
     allow_folders: bool = False,
 ) -> None:
     """Load the captioner once and serve the page until interrupted or terminated.
 
-    model, device, dtype: as `ImageCaptioner.from_pretrained` takes them; other models are compared on the same device
-    and in the same dtype. port: None is the first free one from 7860 on. examples: the folder of EXAMPLES; None is the
-    one that comes with the package. allow_folders: every visitor may compare captioners in folders of this machine;
-    else only one who sits at it.
+    model, device, dtype, backend: as `ImageCaptioner.from_pretrained` takes them, but with `auto` the captioner is also
+    exported where it was not yet; other models are compared by PyTorch on the same device. port: None is the first free
+    one from 7860 on. examples: the folder of EXAMPLES; None is the one that comes with the package. allow_folders:
+    every visitor may compare captioners in folders of this machine; else only one who sits at it.
     Raises CheckpointError and, for a device or dtype, ConfigError.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    captioner = ImageCaptioner.from_pretrained(model, device=device, dtype=dtype)
+    captioner = ImageCaptioner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
+    if backend == "auto":
+        captioner.take_quickest_backend()
     page = build_page(captioner, model=model)
     page.space_id = None  # else the page asks the Hub and a font server for a header
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=2)

@@ -24,13 +24,13 @@ MAX_NAME_SHOWN = 100
 def load_captioner(
     name: str,
     device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
     *,
     folders: bool,
 ) -> ImageCaptioner:
     """The captioner of a public Hub repository or, with `folders`, of a folder; the last two stay in memory.
 
-    Nothing of a repository stays on the disk, or visitors could fill it. Raises CheckpointError, ConfigError.
+    PyTorch computes it: of a stranger's repository the weights are read and no graph. Nothing of a repository stays on
+    the disk, or visitors could fill it. Raises CheckpointError, ConfigError.
     """
     if not folders:
         with one_sentence(name[:MAX_NAME_SHOWN]):
@@ -41,7 +41,7 @@ def load_captioner(
         folder = resolve(name, token=False, cache_dir=None if folders else cache)
         if (size := (folder / WEIGHTS).stat().st_size) > MAX_COMPARED_BYTES:
             raise CheckpointError(f"{name} has weights of {size:,} bytes; the page takes {MAX_COMPARED_BYTES:,}.")
-        captioner = ImageCaptioner.from_pretrained(folder, device=device, dtype=dtype)
+        captioner = ImageCaptioner.from_pretrained(folder, device=device, backend="torch")
     check_search(name, captioner.generation_config)
     return captioner
 

@@ -27,6 +27,8 @@ MAX_BYTES = {
     WEIGHTS: 1 << 30,
 }
 """A checkpoint's files, and how large each may be: one of more is neither fetched nor read, from wherever it comes."""
+MAX_EXPORT_BYTES = 1 << 30
+"""Of each graph of its export."""
 CHECKPOINT_FILES = tuple(MAX_BYTES)
 SAVED = ".saved"
 """The folder below a checkpoint whose files are to replace the checkpoint's: whole from when it has this name on."""
@@ -87,8 +89,8 @@ def check_whole(folder: Path, name: str) -> None:
 def check_sizes(name: str, sizes: dict[str, int]) -> None:
     """Raise CheckpointError where a file (name -> bytes) is larger than a captioner's may be."""
     for file, size in sizes.items():
-        if size > MAX_BYTES[file]:
-            raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {MAX_BYTES[file]:,}.")
+        if size > (most := MAX_BYTES.get(file, MAX_EXPORT_BYTES)):
+            raise CheckpointError(f"{name}: {file} has {size:,} bytes; a captioner's has at most {most:,}.")
 
 
 def read_text(folder: Path, name: str) -> str | None:

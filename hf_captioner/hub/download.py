@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ def resolve(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
+    beside: Sequence[str] = (),
 ) -> Path:
     """The local folder of a checkpoint: a folder that exists, else the Hub repository of that id, downloaded.
 
     What looks like a path (a Path object; a leading `.`, `/` or `~`; more than one `/`) is never looked up on the Hub.
-    The weights of a repository are fetched only once its config.json is found to be a captioner's.
+    The weights of a repository are fetched only once its config.json is found to be a captioner's. beside: files of a
+    repository that are fetched, too, where it has them.
     Raises CheckpointError for a path, repository, revision or file that is missing, and without a network.
     """
     name, folder = os.fspath(name_or_folder), Path(name_or_folder)
@@ -67,7 +69,7 @@ def resolve(
         force_download=force_download,
     )
     with one_sentence(name + (f" at revision {revision}" if revision else "")):
-        for wanted in ([CONFIG], list(CHECKPOINT_FILES)):
+        for wanted in ([CONFIG], [*CHECKPOINT_FILES, *beside]):
             # Where the Hub is not reached nothing can be fetched, and what the cache holds was checked.
             with contextlib.suppress(DryRunError):
                 planned: Any = fetch(revision=revision, allow_patterns=wanted, dry_run=True)

@@ -8,6 +8,7 @@ another; `push_to_hub` makes one commit and keeps a card that a person wrote.
 import logging
 import os
 import tempfile
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from typing import Any, Self
 import safetensors.torch
 import torch
 from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
-from torch import nn
+from torch import Tensor, nn
 
 from hf_captioner.config import CaptionerConfig, GenerationConfig
 from hf_captioner.errors import CheckpointError, ConfigError, MissingExtraError, TokenizerError
@@ -36,8 +37,9 @@ from hf_captioner.hub.evaluation import Evaluation
 from hf_captioner.hub.packaged import bundled_checkpoint
 from hf_captioner.hub.push import Patterns, full_repo_id, push_folder
 from hf_captioner.hub.weights import as_float16, check_weights, read_weights
-from hf_captioner.modeling.device import resolve_device, resolve_dtype
+from hf_captioner.modeling.device import resolve_backend, resolve_device, resolve_dtype
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from hf_captioner.onnx.export import EXPORT_FILES, FOLDER, file_names
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         self.card: str | None = None
         """The model card that a person wrote for these weights; None where it is to be rendered."""
         self.dtype = torch.float32
-        """What captions are computed in: float32, or bfloat16 or float16 by autocast; the weights stay float32."""
+        """What captions are computed in: float32, bfloat16 or float16, or int8; the weights stay float32."""
 
     @property
     def device(self) -> torch.device:
@@ -86,14 +88,19 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         force_download: bool = False,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        backend: str = "auto",
         **model_kwargs: Any,
     ) -> Self:
         """Load the bundled checkpoint (None), a folder's, or a Hub repository's; in evaluation mode.
 
-        device: `auto` (CUDA where there is one), or a name or device of PyTorch's. dtype: `auto` (float32), `bfloat16`
-        or `float16`. Strict: config, words and weights must fit each other exactly; nothing is unpickled, and no
-        encoder's weights are downloaded. Raises CheckpointError and, for a device or dtype, ConfigError.
+        device: `auto` (CUDA where there is one), or a name or device of PyTorch's. dtype: `auto` (float32), `bfloat16`,
+        `float16` or, by ONNX Runtime, `int8`. backend: `torch`; `onnx`, which exports the captioner where that was not
+        done yet; `auto`, ONNX Runtime where an export is at hand and was measured to be the quicker on this machine.
+        Strict: config, words and weights must fit each other exactly; nothing is unpickled, and no encoder's weights
+        are downloaded. Raises CheckpointError and, for a device, dtype or backend, ConfigError.
         """
+        place, precision = resolve_device(device), resolve_dtype(dtype)
+        backend = resolve_backend(backend, precision, place)
         folder = bundled_checkpoint()
         if pretrained_model_name_or_path is not None:
             folder = resolve(
@@ -103,40 +110,49 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 force_download=force_download,
+                beside=[] if backend == "torch" else [f"{FOLDER}/{name}" for name in file_names(precision)],
             )
         config = read_description(folder).config  # else the mixin would read the file, and forgive it everything
-        return super().from_pretrained(folder, config=config, device=device, dtype=dtype, **model_kwargs)
+        return super().from_pretrained(
+            folder, config=config, device=place, dtype=precision, backend=backend, **model_kwargs
+        )
 
     @classmethod
-    def _from_pretrained(
+    def _from_pretrained(  # type: ignore[override]  # from_pretrained gives it all that there is
         cls,
         *,
         model_id: str,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
+        device: torch.device,
+        dtype: torch.dtype,
+        backend: str,
         **model_kwargs: Any,
     ) -> Self:
         """Load a folder, which `from_pretrained` has resolved."""
         unknown = sorted(model_kwargs.keys() - FROM_THE_MIXIN)
         if unknown:
-            raise TypeError(f"from_pretrained() has no {', '.join(unknown)}; it has device, dtype and the Hub's own.")
-        place, precision, folder = resolve_device(device), resolve_dtype(dtype), Path(model_id)
-        captioner = cls._without_weights(folder)
-        state = read_weights(folder / WEIGHTS, captioner._shapes())
-        captioner.load_state_dict(state, strict=False, assign=True)
-        captioner.tie_weights()
-        captioner.dtype = precision
-        return captioner.to(memory_format=torch.channels_last).to(place).eval()
+            raise TypeError(
+                f"from_pretrained() has no {', '.join(unknown)}; it has device, dtype, backend and the Hub's own."
+            )
+        return cls._load(Path(model_id), dtype, backend).to(device)
 
     @classmethod
-    def _without_weights(cls, folder: Path) -> Self:
+    def _load(cls, folder: Path, dtype: torch.dtype, backend: str) -> Self:
+        """A folder's captioner on the processor, computed by PyTorch."""
+        captioner = cls._without_weights(folder)
+        captioner._fill(read_weights(folder / WEIGHTS, captioner._shapes()))
+        captioner.dtype = dtype
+        return captioner
+
+    @classmethod
+    def _without_weights(cls, folder: Path, **parts: nn.Module) -> Self:
         """What a folder's files but for the weights say, on the meta device. Raises CheckpointError, and
-        MissingExtraError for an encoder whose library is not installed."""
+        MissingExtraError for an encoder whose library is not installed. parts: modules that are not to be built anew.
+        """
         description = read_description(folder)
         try:
             tokenizer = CaptionTokenizer.load(folder / TOKENIZER)
             with torch.device("meta"):
-                captioner = cls(description.config, tokenizer, description.generation_config)
+                captioner = cls(description.config, tokenizer, description.generation_config, **parts)
         except MissingExtraError:
             raise  # the checkpoint is whole
         except (ConfigError, TokenizerError) as error:
@@ -145,6 +161,12 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         captioner.weights_license, card = read_text(folder, LICENSE), read_text(folder, CARD)
         captioner.card = None if card is None or is_generated(card) else card
         return captioner
+
+    def _fill(self, state: dict[str, Tensor]) -> None:
+        """Take the weights of a checkpoint, as float32."""
+        self.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
+        self.tie_weights()
+        self.to(memory_format=torch.channels_last).eval()
 
     def _shapes(self) -> dict[str, list[int]]:
         """Name -> shape of what stands in the weights' file; of a tied parameter once."""
@@ -201,6 +223,10 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         except CheckpointError as error:
             raise CheckpointError(f"Nothing is saved, as it would not load again: {error}") from error
 
+    @abstractmethod
+    def export_onnx(self, folder: str | os.PathLike[str]) -> None:
+        """Write the captioner as ONNX graphs."""
+
     @property
     def description(self) -> Description:
         """What the checkpoint's JSON files say."""
@@ -222,6 +248,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         branch: str | None = None,
         create_pr: bool | None = None,
         overwrite_card: bool = False,
+        onnx: bool = False,
         model_card_kwargs: Mapping[str, Any] | None = None,
         allow_patterns: Patterns = None,
         ignore_patterns: Patterns = None,
@@ -230,11 +257,14 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
     ) -> CommitInfo:
         """Push what `save_pretrained` writes to the Hub in one commit; a string, its URL (`pr_url` the pull request's).
 
-        A card on the Hub that a person wrote or edited stays as it is, unless `overwrite_card`. Raises CheckpointError.
+        A card on the Hub that a person wrote or edited stays as it is, unless `overwrite_card`. onnx: with the graphs
+        of `export_onnx`; without it those of an earlier push go, for they are of other weights. Raises CheckpointError.
         """
         repo_id = full_repo_id(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, model_card_kwargs=model_card_kwargs, **kwargs)
+            if onnx:
+                self.export_onnx(folder)
             return push_folder(
                 Path(folder),
                 repo_id,
@@ -247,5 +277,5 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
                 allow_patterns=allow_patterns,
                 ignore_patterns=ignore_patterns,
                 delete_patterns=delete_patterns,
-                stale=(EVALUATION,),
+                stale=(EVALUATION, *EXPORT_FILES),
             )

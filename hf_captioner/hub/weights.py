@@ -1,7 +1,8 @@
 """model.safetensors: read strictly, stored in float16; nothing is ever unpickled."""
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,32 @@ STORED = ("BF16", "F16", "F32")
 
 
 def read_weights(path: Path, wanted: dict[str, list[int]]) -> dict[str, Tensor]:
-    """Exactly the tensors wanted (name -> shape), as float32; the header is checked before any tensor is read.
+    """Exactly the tensors wanted (name -> shape), as they are stored; the header is checked before any is read.
 
     Raises CheckpointError where the file is no whole safetensors file, holds other tensors, or numbers not finite.
     """
     with _opened(path) as file:
         _check_header(path, wanted, file)
-        state = {name: file.get_tensor(name).float() for name in wanted}
+        state = {name: file.get_tensor(name) for name in wanted}
     broken = _not_finite(state)
     if broken:
         raise CheckpointError(f"{path} holds numbers that are not finite in {broken}; take an earlier checkpoint.")
     return state
+
+
+def stored_shapes(path: Path) -> dict[str, list[int]]:
+    """Name -> shape of the tensors in a file. Raises CheckpointError where it is no whole safetensors file."""
+    with _opened(path) as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}
+
+
+def stored_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of named tensors in float16, as a checkpoint stores them, whatever they are held in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors):
+        digest.update(f"{name} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().half().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def check_weights(path: Path, wanted: dict[str, list[int]]) -> None:

@@ -1,14 +1,16 @@
 """The seam of the encoders: an ImageNet network by its name, of torchvision or, as `timm:NAME`, of timm."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from hf_captioner.config import TIMM
 from hf_captioner.errors import BackboneError, ConfigError, require_extra
+
+if TYPE_CHECKING:  # its import takes longer than PyTorch's own, and ONNX Runtime does without
+    from torchvision.models import Inception3
 
 BUILD_OPTIONS: dict[str, dict[str, bool]] = {"inception_v3": {"init_weights": False, "transform_input": True}}
 HEAD = ("avgpool", "global_pool", "pre_logits", "head", "fc", "classifier")
@@ -42,12 +44,16 @@ class _Torchvision:
         self.name = name
 
     def build(self) -> nn.Module:
+        import torchvision
+
         return torchvision.models.get_model(self.name, weights=None, **BUILD_OPTIONS.get(self.name, {})).eval()
 
     def preprocessing(self) -> dict[str, Any]:
         return {}
 
     def download(self) -> dict[str, Tensor]:
+        import torchvision
+
         weights = torchvision.models.get_model_weights(self.name).DEFAULT
         try:
             return weights.get_state_dict(check_hash=True, weights_only=True)
@@ -105,12 +111,18 @@ def backbone_of(encoder: str) -> Backbone:
 class _InceptionScale(nn.Module):
     """Pixels normalised as for ImageNet -> the (x - 0.5) / 0.5 that Inception's weights expect."""
 
-    def __init__(self, backbone: torchvision.models.Inception3) -> None:
+    def __init__(self, backbone: "Inception3") -> None:
         super().__init__()
         self.transform = backbone._transform_input
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.transform(pixels)
+
+
+def _is_inception(module: nn.Module) -> TypeGuard["Inception3"]:
+    import torchvision
+
+    return isinstance(module, torchvision.models.Inception3)
 
 
 def steps_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -121,7 +133,7 @@ def steps_of(module: nn.Module) -> dict[str, nn.Module]:
     `Encoder` refuses the others.
     """
     steps: dict[str, nn.Module] = {}
-    if isinstance(module, torchvision.models.Inception3):
+    if _is_inception(module):
         steps["scale"] = _InceptionScale(module)
     for name, child in module.named_children():
         if name in HEAD:

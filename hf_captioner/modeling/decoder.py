@@ -50,14 +50,15 @@ class DecoderState:
     recurrent: RecurrentState
     context: Tensor
     """x (R, d): the context of the last word; zero before the first."""
-    gates: Tensor
-    """(R, t, 4b): what each word so far contributes to the backward cell's gates."""
+    prefix: Tensor
+    """What the backward cell reads: (R, t, 4b), what each word so far contributes to its gates; (R, t), the words
+    themselves, where ONNX Runtime computes it."""
 
     def select(self, rows: Tensor, kept: Tensor | None = None) -> "DecoderState":
         """The state whose row i is this one's row rows[i], as many for each image as for the others, in their order.
         kept (A,): the images that have rows in it, in order; None for all of them."""
         features = self.features if kept is None else self.features.select(kept)
-        return DecoderState(features, tuple(m[rows] for m in self.recurrent), self.context[rows], self.gates[rows])
+        return DecoderState(features, tuple(m[rows] for m in self.recurrent), self.context[rows], self.prefix[rows])
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ class Decoder(nn.Module):
         d, b = config.hidden_size, config.backward_hidden_size if config.decoder == "bilstm" else 0
         self.attends = config.attention == "dot"
         self.dropout = nn.Dropout(config.dropout)
-        self.embedding = nn.Embedding(config.vocabulary_size, d)
-        nn.init.normal_(self.embedding.weight, std=d**-0.5)
+        self.embedding = nn.Embedding(config.vocabulary_size, d, _weight=torch.empty(config.vocabulary_size, d))
+        if not self.embedding.weight.is_meta:  # there it would import PyTorch's compiler, which takes seconds
+            nn.init.normal_(self.embedding.weight, std=d**-0.5)
         self.project = nn.Sequential(nn.Linear(channels, d), nn.LayerNorm(d))
         self.initial = nn.ModuleList(nn.Linear(d, d) for _ in range(1 if config.decoder == "gru" else 2))
         cell = nn.GRUCell if config.decoder == "gru" else nn.LSTMCell
@@ -123,18 +125,33 @@ class Decoder(nn.Module):
 
         Without dropout, also in training mode: captions do not depend on a mode that was left on.
         """
-        embedded, gates, backward = self.embedding(words), state.gates, None
+        embedded, gates, backward = self.embedding(words), state.prefix, None
         if self.backward_cell is not None:
             gates = torch.cat([gates, self._backward_gates(embedded)[:, None]], 1)
             h = c = gates.new_zeros(len(gates), self.backward_cell.hidden_size)
             for read in reversed(gates.unbind(1)):
                 h, c = self._backward(read, h, c)
             backward = h
-        recurrent, query, context, attention = self._attend(
+        log_probs, attention, context, *recurrent = self.predict(
             embedded, state.context, state.recurrent, backward, state.features
         )
+        return DecoderOutput(log_probs, attention, DecoderState(state.features, tuple(recurrent), context, gates))
+
+    def predict(
+        self,
+        embedded: Tensor,
+        context: Tensor,
+        recurrent: RecurrentState,
+        backward: Tensor | None,
+        features: ProjectedFeatures,
+    ) -> tuple[Tensor, ...]:
+        """One word: log_probs (R, V) and attention (R, N) in float32, the new context and recurrent state.
+
+        embedded (R, d): the last word. backward (R, b): what the backward cell made of the prefix; None without one.
+        """
+        recurrent, query, context, attention = self._attend(embedded, context, recurrent, backward, features)
         log_probs = self._logits(self._hidden(query, context, embedded)).float().log_softmax(-1)
-        return DecoderOutput(log_probs, attention.float(), DecoderState(state.features, recurrent, context, gates))
+        return log_probs, attention.float(), context, *recurrent
 
     def teacher_forced(
         self, feature_map: FeatureMap, words: Tensor, lengths: Tensor
@@ -228,13 +245,10 @@ class Decoder(nn.Module):
         recurrent = self._forward(embedded, recurrent)
         query = recurrent[0] if backward is None else torch.cat([recurrent[0], backward], 1)
         if not self.attends:
-            return (
-                recurrent,
-                query,
-                context,
-                _uniform(features).repeat_interleave(len(query) // len(features.values), 0),
-            )
-        asked = linear(query, self.query.weight).unflatten(0, (len(features.keys), -1))  # (B, K, d)
+            uniform = _uniform(features)
+            each = query.shape[0] // uniform.shape[0]
+            return recurrent, query, context, uniform[:, None].expand(-1, each, -1).flatten(0, 1)
+        asked = linear(query, self.query.weight).view(features.keys.shape[0], -1, self.query.out_features)  # (B, K, d)
         scores = torch.bmm(asked, features.keys.transpose(1, 2)).float()
         if features.mask is not None:
             scores = scores.masked_fill(~features.mask[:, None], float("-inf"))

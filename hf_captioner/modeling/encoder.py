@@ -4,6 +4,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +16,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import BackboneError, ConfigError
 from hf_captioner.modeling.backbone import Backbone, backbone_of, steps_of
+
+_BUILDING = Lock()
+"""Held while a network is built, which two threads may ask for."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Encoder(nn.Module):
         """Raises ConfigError for a network, a layer or an image size that gives no feature map."""
         super().__init__()
         self.config = config
-        self.network = _folded(_cut(backbone_of(config.encoder).build(), config))
+        self.network: nn.Module = _folded(_cut(backbone_of(config.encoder).build(), config))
         left = [name for name, _ in self.network.named_buffers()]
         if left:
             raise ConfigError(
@@ -67,12 +72,33 @@ class Encoder(nn.Module):
         self.channels = int(shape[1])
         self.height, self.width = int(shape[2]), int(shape[3])
 
+    @classmethod
+    def unbuilt(cls, config: CaptionerConfig, shapes: dict[str, list[int]], feature_map: tuple[int, int, int]) -> Self:
+        """An encoder of which another runtime computes the feature map, (C, h, w), and is known what it was built of:
+        parameters of these shapes. Its network, whose library takes seconds to import, is built when it is called.
+        """
+        encoder = cls.__new__(cls)
+        nn.Module.__init__(encoder)
+        encoder.config, encoder.network = config, _UnbuiltNetwork(shapes)
+        encoder.channels, encoder.height, encoder.width = feature_map
+        return encoder
+
+    def build(self) -> None:
+        """Build the network around its parameters, where that was not done yet."""
+        with _BUILDING:
+            if isinstance(self.network, _UnbuiltNetwork):
+                with torch.device("meta"):
+                    network = _folded(_cut(backbone_of(self.config.encoder).build(), self.config))
+                network.load_state_dict(dict(self.network.named_parameters()), assign=True)
+                self.network = network
+
     @property
     def stride(self) -> float:
         """Pixels of the resized image from one cell of the feature map to the next."""
         return self.config.image_size / self.height
 
     def forward(self, pixels: Tensor) -> FeatureMap:
+        self.build()
         features = self.network(pixels)
         return FeatureMap(features.flatten(2).transpose(1, 2), features.shape[2], features.shape[3])
 
@@ -82,6 +108,7 @@ class Encoder(nn.Module):
 
         Raises BackboneError where they are not reached or are not this network's tensors.
         """
+        self.build()
         own = backbone_of(self.config.encoder)
         theirs = f"Backbone weights {source} are not {own.library}'s {own.name}"
         state = own.download() if str(source) == "torchvision" else _read(source, own)
@@ -108,12 +135,28 @@ class Encoder(nn.Module):
 
     def unfreeze_from(self, first: str | None) -> None:
         """Unfreeze the parameters from the module `first` on (`layer2`, `features.17`, ...); None freezes all."""
+        self.build()
         names = [name for name, _ in self.network.named_parameters()]
         start = next((i for i, name in enumerate(names) if first and name.startswith(f"{first}.")), None)
         if first and start is None:
             raise ConfigError(f"{self.config.encoder} has no module {first!r} with weights before its feature map.")
         for index, parameter in enumerate(self.network.parameters()):
             parameter.requires_grad_(start is not None and index >= start)
+
+
+class _UnbuiltNetwork(nn.Module):
+    """A network's parameters under their names, in no network."""
+
+    def __init__(self, shapes: dict[str, list[int]]) -> None:
+        super().__init__()
+        for name, shape in shapes.items():
+            *path, last = name.split(".")
+            holder: nn.Module = self
+            for part in path:
+                if part not in holder._modules:
+                    holder.add_module(part, nn.Module())
+                holder = holder.get_submodule(part)
+            holder.register_parameter(last, nn.Parameter(torch.empty(shape)))
 
 
 def _read(file: str | Path, own: Backbone) -> dict[str, Tensor]:

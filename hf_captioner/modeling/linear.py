@@ -14,8 +14,7 @@ _packed = WeakTensorKeyDictionary()
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (R, i), weight (o, i), bias (o,) -> (R, o), as `torch.nn.functional.linear`."""
-    small = len(x) == 1 and weight.numel() < LARGE
-    if small or not _by_onednn(x, weight):
+    if not _by_onednn(x, weight) or (x.shape[0] == 1 and weight.numel() < LARGE):
         return F.linear(x, weight, bias)
     product: Tensor = F.linear(x.to_mkldnn(), _pack(weight)).to_dense()
     return product if bias is None else product.add_(bias)

@@ -47,7 +47,7 @@ def add_data_permissions(parser: argparse.ArgumentParser) -> None:
 
 def load_captioner(options: argparse.Namespace) -> ImageCaptioner:
     """The captioner that `--model` and `--device` ask for."""
-    return ImageCaptioner.from_pretrained(options.model, device=options.device)
+    return ImageCaptioner.from_pretrained(options.model, device=options.device, backend="torch")
 
 
 def checkpoint_folder(model: str | None) -> Path:

@@ -117,7 +117,8 @@ def _repeats(words: Sequence[str]) -> bool:
 
 
 def run(options: argparse.Namespace) -> int:
-    """`hf-captioner evaluate`; `options.generation` holds the generation fields that were given.
+    """`hf-captioner evaluate`; `options.generation` holds the generation fields that were given, `options.computing`
+    where and in what it computes.
 
     Returns 0. Raises CaptionerError or OSError for what a user can cause.
     """
@@ -127,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
     if options.write_results:
         folder = checkpoint_folder(options.model)
         _require_own_settings(options)
-    captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    captioner = ImageCaptioner.from_pretrained(options.model, **options.computing)
     records = measured_split(options, captioner, options.split, options.limit)
     generation = {**options.generation, "num_return_sequences": 1}
     began = time.perf_counter()

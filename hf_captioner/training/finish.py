@@ -75,7 +75,7 @@ class Finish:
 
         def measure() -> dict[str, Any]:
             began = time.perf_counter()
-            captioner = ImageCaptioner.from_pretrained(init, device=self.device)
+            captioner = ImageCaptioner.from_pretrained(init, device=self.device, backend="torch")
             scores = self._scores(captioner, meteor=False)
             logger.info("before training, on %s: %s", self._images, _told(mean_scores(scores)))
             return {"scores": scores, "seconds": time.perf_counter() - began}
@@ -178,7 +178,7 @@ class Finish:
         return counted(len(self.validation), "validation image")
 
     def _captioner(self) -> ImageCaptioner:
-        return ImageCaptioner.from_pretrained(self.folder, device=self.device)
+        return ImageCaptioner.from_pretrained(self.folder, device=self.device, backend="torch")
 
     def _scores(self, captioner: ImageCaptioner, *, meteor: bool) -> EachScores:
         captions = caption_records(captioner, self.validation)

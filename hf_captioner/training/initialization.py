@@ -75,7 +75,7 @@ class Origin:
 def _further(recipe: Recipe, init: str, sentences: Sequence[str]) -> tuple[ImageCaptioner, NewWords]:
     """The captioner `init`, as its own config says, with the words that it lacks of the sentences and the recipe's
     generation settings; the log tells the rest."""
-    given = ImageCaptioner.from_pretrained(init, device="cpu")
+    given = ImageCaptioner.from_pretrained(init, device="cpu", backend="torch")
     found = given.config.to_dict()
     changes = {name: recipe.model[name] for name in OVERRIDABLE if name in recipe.model}
     differ = [name for name in recipe.model if name not in changes and _plain(recipe.model[name]) != found[name]]

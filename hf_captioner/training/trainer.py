@@ -124,7 +124,7 @@ class Trainer:
             self._log(
                 f"stage {self.progress.stage + 1} done; best validation CIDEr {100 * self.progress.best_cider:.1f}"
             )
-            best = ImageCaptioner.from_pretrained(self.out / "best", device=self.accelerator.device)
+            best = ImageCaptioner.from_pretrained(self.out / "best", device=self.accelerator.device, backend="torch")
             self.captioner.encoder.load_state_dict(best.encoder.state_dict())
             self.captioner.decoder.load_state_dict(best.decoder.state_dict())
             at = self.progress

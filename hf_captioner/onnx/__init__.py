@@ -1,0 +1,1 @@
+"""A captioner as ONNX graphs, and ONNX Runtime to compute them."""

@@ -1,0 +1,73 @@
+"""Exports that are made once for each captioner and machine, and what they were measured to be worth there."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import cached_assets_path
+
+from hf_captioner.atomic import write_text
+from hf_captioner.errors import CheckpointError
+from hf_captioner.onnx.export import FOLDER, file_names
+
+MEASURED = "seconds.json"
+"""In an export's folder of the cache: seconds a caption takes by each backend on this machine."""
+
+
+def find_export(own: Path | None, key: str, dtype: torch.dtype) -> Path | None:
+    """The folder with a captioner's export: its checkpoint's own, where it has one, or this machine's; None without.
+
+    A checkpoint's own export may not fit it; `OnnxRuntime` finds out.
+    """
+    names, kept = file_names(dtype), cache_folder(key)
+    if own is not None and any((own / name).exists() for name in names):
+        return own
+    return kept if all((kept / name).exists() for name in names) else None
+
+
+def cache_folder(key: str) -> Path:
+    return cached_assets_path("hf-captioner", namespace=FOLDER, subfolder=key)
+
+
+def keep_export(key: str, export: Callable[[Path], object]) -> Path:
+    """The folder of this machine's cache into which `export` has written all files or none.
+
+    Raises CheckpointError where it cannot be written.
+    """
+    folder = cache_folder(key)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder) as temporary:
+            export(Path(temporary))
+            for path in Path(temporary).iterdir():
+                os.replace(path, folder / path.name)
+    except OSError as error:
+        raise CheckpointError(f"The export to ONNX cannot be kept in {folder} ({error}).") from error
+    return folder
+
+
+def keep_seconds(key: str, seconds: Mapping[str, float]) -> None:
+    """Keep how long a caption takes on this machine: backend -> seconds."""
+    write_text(cache_folder(key) / MEASURED, json.dumps({"machine": machine(), "seconds": dict(seconds)}))
+
+
+def kept_seconds(key: str) -> dict[str, float] | None:
+    """What `keep_seconds` kept; None where it did not, or on another machine."""
+    try:
+        kept = json.loads((cache_folder(key) / MEASURED).read_text(encoding="utf-8"))
+        return (
+            {name: float(kept["seconds"][name]) for name in kept["seconds"]} if kept["machine"] == machine() else None
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # never measured, or by a version that wrote something else: it is measured again
+
+
+def machine() -> str:
+    """The processor and the threads that PyTorch takes on it."""
+    told = Path("/proc/cpuinfo")  # Linux alone has it
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"

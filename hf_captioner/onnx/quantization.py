@@ -1,0 +1,47 @@
+"""ONNX graphs in int8."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
+    """Write a float32 graph in int8.
+
+    images (B, 3, S, S): what the ranges of a network of convolutions are measured on, so that it computes in int8 as
+    a whole. Without images only the weights are stored in int8, and every input is quantized as it comes.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+
+    class Images(CalibrationDataReader):
+        def __init__(self, pixels: Tensor) -> None:
+            self.batches = iter(pixels.split(1))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"pixel_values": np.ascontiguousarray(batch.numpy())}
+
+    with quiet():
+        if images is None:
+            quantize_dynamic(graph, out, per_channel=True, weight_type=QuantType.QInt8)
+        else:
+            kinds: Any = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+            quantize_static(graph, out, Images(images), per_channel=True, **kinds)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the quantization logs of itself to the root logger, which it would give a handler."""
+    root = logging.getLogger()
+    handlers, disabled = list(root.handlers), root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        root.handlers = handlers
