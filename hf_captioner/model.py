@@ -1,6 +1,6 @@
 """The model: pixels to a feature map, and a feature map to captions."""
 
-import contextlib
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +19,20 @@ from hf_captioner.modeling.encoder import Encoder, FeatureMap
 from hf_captioner.modeling.generation import Hypothesis, StoppingCriteria, generate
 from hf_captioner.modeling.generation_settings import check_memory, check_words, images_at_once, override
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from hf_captioner.modeling.watched import WatchedWeights
 
 ENCODER_MICROBATCH = 8
 """Encoder micro-batch on CPU; 8 is a quarter faster than 32 (measured with 1 MB of L2 a core)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cast:
+    """Copies of a captioner's modules in a dtype, and the weights that they are copies of."""
+
+    dtype: torch.dtype
+    weights: WatchedWeights
+    encoder: Encoder
+    decoder: Decoder
 
 
 class CaptionModel(ExportedCaptioner):
@@ -39,11 +50,15 @@ class CaptionModel(ExportedCaptioner):
 
         Raises ConfigError where the parts do not fit, and for generation settings that would take too much memory."""
         super().__init__(config, tokenizer, generation_config)
+        self._cast: _Cast | None = None
         self.encoder = unbuilt_encoder or Encoder(config)
         self.decoder = Decoder(config, self.encoder.channels)
         self.confidence = Confidence(config.confidence, config.hidden_size) if config.confidence else None
         check_memory(config, self.generation_config, self._cells)
         self.eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_cast": None}
 
     @property
     def _cells(self) -> int:
@@ -58,9 +73,9 @@ class CaptionModel(ExportedCaptioner):
         """Preprocessed pixels (B, 3, S, S) -> their feature map."""
         pixels = pixels.to(self.device, memory_format=torch.channels_last)
         parts = pixels.split(ENCODER_MICROBATCH if self.device.type == "cpu" else len(pixels))
-        encode = self.encoder if self.runtime is None else self.runtime.encode
-        with self._precision():
-            maps: list[FeatureMap] = [encode(part) for part in parts]
+        runtime = self.runtime
+        encode = self._in_dtype()[0] if runtime is None else runtime.encode
+        maps: list[FeatureMap] = [encode(part) for part in parts]
         return FeatureMap(torch.cat([each.values for each in maps]), maps[0].height, maps[0].width)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -69,13 +84,19 @@ class CaptionModel(ExportedCaptioner):
         casts = fn(torch.zeros(1)).dtype != torch.float32
         asked = fn(torch.zeros(1, dtype=torch.float32 if self.dtype == torch.int8 else self.dtype))
         if casts or self.dtype != torch.int8:
-            self.dtype = resolve_dtype(asked.dtype)
+            self.dtype = resolve_dtype(asked.dtype) or self.dtype
         return super()._apply((lambda tensor: tensor.to(asked.device)) if casts else fn, recurse)
 
-    def _precision(self) -> contextlib.AbstractContextManager[object]:
+    def _in_dtype(self) -> tuple[Encoder, Decoder]:
+        """The encoder and the decoder; copies of them in `dtype` where that is not float32, until a weight changes."""
         if self.dtype in (torch.float32, torch.int8):
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
+            return self.encoder, self.decoder
+        kept = self._cast
+        if kept is None or kept.dtype != self.dtype or not kept.weights.unchanged():
+            self.encoder.build()
+            encoder, decoder = copy.deepcopy(self.encoder).to(self.dtype), copy.deepcopy(self.decoder).to(self.dtype)
+            kept = self._cast = _Cast(self.dtype, WatchedWeights(self), encoder, decoder)
+        return kept.encoder, kept.decoder
 
     def caption_pixels(self, pixels: Tensor) -> list[Caption]:
         """The captions of preprocessed pixels (B, 3, S, S), as `generation_config` says."""
@@ -110,19 +131,18 @@ class CaptionModel(ExportedCaptioner):
     ) -> list[Caption]:
         tokenizer = self.tokenizer
         special = {tokenizer.pad_id, tokenizer.start_id, tokenizer.unknown_id}
-        decoder = self.runtime or self.decoder
-        with self._precision():
-            start = decoder.start(features)
-            generated = generate(
-                decoder,
-                torch.full((len(features.values),), tokenizer.start_id, device=features.values.device),
-                start,
-                generation_config,
-                end_id=tokenizer.end_id,
-                banned=sorted(special.union(*map(tokenizer.encode, generation_config.bad_words))),
-                prefix=tokenizer.encode(generation_config.prefix),
-                stopping_criteria=stopping_criteria,
-            )
+        decoder = self.runtime or self._in_dtype()[1]
+        start = decoder.start(features)
+        generated = generate(
+            decoder,
+            torch.full((len(features.values),), tokenizer.start_id, device=features.values.device),
+            start,
+            generation_config,
+            end_id=tokenizer.end_id,
+            banned=sorted(special.union(*map(tokenizer.encode, generation_config.bad_words))),
+            prefix=tokenizer.encode(generation_config.prefix),
+            stopping_criteria=stopping_criteria,
+        )
         distances: list[float | None] = [None] * len(generated)
         if self.confidence is not None:
             distances = self.confidence.distance(start.features.mean().float()).tolist()

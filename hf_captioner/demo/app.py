@@ -110,8 +110,8 @@ def serve(
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     captioner = ImageCaptioner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
-    if backend == "auto":
-        captioner.take_quickest_backend()
+    if backend == dtype == "auto":
+        captioner.take_quickest()
     page = build_page(captioner, model=model)
     page.space_id = None  # else the page asks the Hub and a font server for a header
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=2)

@@ -25,7 +25,9 @@ from hf_captioner.hub.pretrained import PreTrainedCaptioner
 from hf_captioner.hub.weights import read_weights, stored_digest, stored_shapes
 from hf_captioner.images import read_pixels
 from hf_captioner.modeling.decoder import Decoder
+from hf_captioner.modeling.device import Way, has_bfloat16, quickest
 from hf_captioner.modeling.encoder import Encoder
+from hf_captioner.modeling.watched import WatchedWeights
 from hf_captioner.onnx.cache import find_export, keep_export, keep_seconds, kept_seconds
 from hf_captioner.onnx.export import FOLDER, PACKAGES, export_graphs
 from hf_captioner.onnx.readme import readme
@@ -36,7 +38,7 @@ TRAINED_ONLY = ("dropout", "confidence")
 NETWORK = "encoder.network."
 """What the names of the encoder's weights begin with."""
 ROUNDS = 3
-"""Captions of each backend that are timed, after one to warm up."""
+"""How often each way to compute is timed but for the first time."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,38 +49,36 @@ class ExportedCaptioner(PreTrainedCaptioner):
     encoder: Encoder
     decoder: Decoder
     _runtime: OnnxRuntime | None = None
-    _exported_weights: frozenset[Any] = frozenset()
-    """Which weights the runtime computes with."""
+    _exported: WatchedWeights | None = None
+    """The weights that the runtime computes with."""
+    _own_export: Path | None = None
+    """Where the checkpoint that it was loaded from may have brought its own export."""
 
     @property
     def runtime(self) -> OnnxRuntime | None:
         """What computes captions in place of `encoder` and `decoder`, from an export; None once a weight was changed,
         moved to another device or is asked for in another dtype. Changes through a tensor's `.data` are not noticed."""
-        runtime = self._runtime
-        if runtime is None or runtime.dtype != self.dtype or self._weights_now() != self._exported_weights:
-            return None
-        return runtime
+        runtime, weights = self._runtime, self._exported
+        fits = runtime is not None and weights is not None and runtime.dtype == self.dtype and weights.unchanged()
+        return runtime if fits else None
 
     @property
     def backend(self) -> str:
         """Which library computes captions, `torch` or `onnx`."""
         return "torch" if self.runtime is None else "onnx"
 
-    def _weights_now(self) -> frozenset[Any]:
-        return frozenset((parameter.data_ptr(), parameter._version) for parameter in self.parameters())
-
-    def _compute_by(self, runtime: OnnxRuntime) -> None:
-        self._runtime, self.dtype, self._exported_weights = runtime, runtime.dtype, self._weights_now()
+    def _compute_by(self, runtime: OnnxRuntime | None, dtype: torch.dtype) -> None:
+        """From now on by this runtime, or by PyTorch."""
+        self._runtime, self.dtype = runtime, dtype
+        self._exported = None if runtime is None else WatchedWeights(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_runtime": self.runtime, "_exported_weights": frozenset()}
+        return {**self.__dict__, "_runtime": self.runtime, "_exported": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self._runtime is not None:
-            self._compute_by(self._runtime)
-        elif self.dtype == torch.int8:
-            self.dtype = torch.float32
+        without = torch.float32 if self.dtype == torch.int8 else self.dtype
+        self._compute_by(self._runtime, without if self._runtime is None else self.dtype)
 
     @abstractmethod
     def caption_pixels(self, pixels: Tensor) -> Sequence[Any]:
@@ -87,48 +87,62 @@ class ExportedCaptioner(PreTrainedCaptioner):
     # -- loading -------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def _load(cls, folder: Path, dtype: torch.dtype, backend: str) -> Self:
-        if backend == "torch" or (backend == "auto" and not find_spec("onnxruntime")):
+    def _load(cls, folder: Path, dtype: torch.dtype | None, backend: str) -> Self:
+        if backend == "torch" and dtype is not None:
             return super()._load(folder, dtype, backend)
         state = read_weights(folder / WEIGHTS, stored_shapes(folder / WEIGHTS))
-        key, required = export_key(read_description(folder).config, stored_digest(state.items())), backend == "onnx"
-        runtime = _opened(folder / FOLDER, key, dtype, required=required)
-        seconds = kept_seconds(key)
-        if not required and (runtime is None or (seconds is not None and not _is_quicker(seconds))):
-            return super()._load(folder, dtype, backend)
-        if runtime is not None and (required or seconds is not None):
+        key = export_key(read_description(folder).config, stored_digest(state.items()))
+        way, own = quickest(kept_seconds(key), backend, dtype), folder / FOLDER
+        runtime = _opened(own, key, way.dtype, required=backend == "onnx") if way.backend == "onnx" else None
+        if runtime is not None:
             captioner = cls._unbuilt(folder, state, runtime)
         else:
-            captioner = super()._load(folder, dtype, "torch")
-            runtime = runtime or captioner._exported_here(key, dtype)
-            seconds = captioner._measured(runtime)
-        if required or (seconds is not None and _is_quicker(seconds)):
-            captioner._compute_by(runtime)
+            captioner = super()._load(folder, way.dtype, "torch")
+        captioner._own_export = own
+        if runtime is None and backend == "onnx":
+            runtime = captioner._exported_here(key, way.dtype)
+            captioner._time(key)
+        captioner._compute_by(runtime, way.dtype)
         return captioner
 
-    def take_quickest_backend(self) -> None:
-        """Compute captions by ONNX Runtime from now on, where it can and is the quicker: for a process that captions
-        for long, since the captioner is exported and both are measured where this machine has not done it yet."""
-        here = self.device.type == "cpu" and self.dtype == torch.float32 and self.runtime is None
-        if not here or not all(map(find_spec, PACKAGES)):
+    def take_quickest(self) -> None:
+        """Compute captions from now on in the way that is the quickest on this processor: by ONNX Runtime, or by
+        PyTorch in float32 or bfloat16. For a process that captions for long, since the captioner is exported and each
+        way is timed where this machine has not done it yet; `from_pretrained` then knows, too."""
+        if self.device.type != "cpu":
             return
         key = export_key(self.config, stored_digest(self.named_parameters()))
-        folder = find_export(None, key, self.dtype)
-        runtime = self._exported_here(key, self.dtype) if folder is None else OnnxRuntime(folder, key, self.dtype)
-        if _is_quicker(kept_seconds(key) or self._measured(runtime)):
-            self._compute_by(runtime)
+        if kept_seconds(key) is None:
+            if all(map(find_spec, PACKAGES)) and find_export(self._own_export, key, torch.float32) is None:
+                self._exported_here(key, torch.float32)
+            self._time(key)
+        way = quickest(kept_seconds(key), "auto", None)
+        runtime = _opened(self._own_export, key, way.dtype) if way.backend == "onnx" else None
+        self._compute_by(runtime, way.dtype)
 
     def _exported_here(self, key: str, dtype: torch.dtype) -> OnnxRuntime:
         """The runtime of an export that is made now and kept on this machine."""
         logger.info("The captioner is exported to ONNX, once on this machine; that takes about half a minute.")
         return OnnxRuntime(keep_export(key, lambda place: self._export_graphs(place, key, [dtype])), key, dtype)
 
-    def _measured(self, runtime: OnnxRuntime) -> dict[str, float]:
-        """The seconds of each backend, kept for the next time where the runtime computes in the same dtype."""
-        seconds = self.seconds_by_backend(runtime)
-        if runtime.dtype == torch.float32:
-            keep_seconds(runtime.key, seconds)
-        return seconds
+    def _time(self, key: str) -> None:
+        """Time a caption of one image, from its pixels on, in each way that may be taken here, and keep that."""
+        before, dtype = self.runtime, self.dtype
+        ways: dict[Way, OnnxRuntime | None] = {Way("torch", torch.float32): None}
+        if has_bfloat16():
+            ways[Way("torch", torch.bfloat16)] = None
+        if find_spec("onnxruntime") and (runtime := _opened(self._own_export, key, torch.float32)) is not None:
+            ways[Way("onnx", torch.float32)] = runtime
+        pixels, seconds = calibration_pixels(self.config)[:1], {way: list[float]() for way in ways}
+        for _ in range(1 + ROUNDS):
+            for way, runtime in ways.items():
+                self._compute_by(runtime, way.dtype)
+                self.caption_pixels(pixels)  # what is made once for a way
+                began = time.perf_counter()
+                self.caption_pixels(pixels)
+                seconds[way].append(time.perf_counter() - began)
+        self._compute_by(before, dtype)
+        keep_seconds(key, {way: statistics.median(spent) for way, spent in seconds.items()})
 
     @classmethod
     def _unbuilt(cls, folder: Path, state: dict[str, Tensor], runtime: OnnxRuntime) -> Self:
@@ -141,21 +155,6 @@ class ExportedCaptioner(PreTrainedCaptioner):
         captioner = cls._without_weights(folder, unbuilt_encoder=encoder)
         captioner._fill(state)
         return captioner
-
-    def seconds_by_backend(self, runtime: OnnxRuntime) -> dict[str, float]:
-        """How long a caption of one image takes here, from its pixels on, by PyTorch and by this runtime."""
-        before = self._runtime, self.dtype, self._exported_weights
-        pixels, seconds = calibration_pixels(self.config)[:1], dict[str, list[float]](torch=[], onnx=[])
-        for _ in range(1 + ROUNDS):
-            for backend, spent in seconds.items():
-                self._runtime = None
-                if backend == "onnx":
-                    self._compute_by(runtime)
-                began = time.perf_counter()
-                self.caption_pixels(pixels)
-                spent.append(time.perf_counter() - began)
-        self._runtime, self.dtype, self._exported_weights = before
-        return {backend: statistics.median(spent[1:]) for backend, spent in seconds.items()}
 
     # -- exporting -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +205,7 @@ def calibration_pixels(config: CaptionerConfig) -> Tensor:
     return torch.cat([pixels, pixels.flip(3)])
 
 
-def _opened(own: Path, key: str, dtype: torch.dtype, *, required: bool) -> OnnxRuntime | None:
+def _opened(own: Path | None, key: str, dtype: torch.dtype, *, required: bool = False) -> OnnxRuntime | None:
     """The runtime of a checkpoint's own export or of the one that is kept here; None where there is none.
 
     Raises CheckpointError where one is required and the checkpoint's own does not fit; else that is only told.
@@ -221,7 +220,3 @@ def _opened(own: Path, key: str, dtype: torch.dtype, *, required: bool) -> OnnxR
             raise
         logger.warning("%s PyTorch computes the captions.", error)
         return None
-
-
-def _is_quicker(seconds: dict[str, float]) -> bool:
-    return seconds["onnx"] < seconds["torch"]

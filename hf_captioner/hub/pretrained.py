@@ -93,14 +93,16 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
     ) -> Self:
         """Load the bundled checkpoint (None), a folder's, or a Hub repository's; in evaluation mode.
 
-        device: `auto` (CUDA where there is one), or a name or device of PyTorch's. dtype: `auto` (float32), `bfloat16`,
-        `float16` or, by ONNX Runtime, `int8`. backend: `torch`; `onnx`, which exports the captioner where that was not
-        done yet; `auto`, ONNX Runtime where an export is at hand and was measured to be the quicker on this machine.
+        device: `auto` (CUDA where there is one), or a name or device of PyTorch's. dtype: `float32`, `bfloat16`,
+        `float16` or, by ONNX Runtime, `int8`. backend: `torch`, or `onnx`, which exports the captioner where that was
+        not done yet. `auto` for both is what was measured to be the quickest on this machine (see `take_quickest`), or
+        PyTorch in float32 where nothing was.
         Strict: config, words and weights must fit each other exactly; nothing is unpickled, and no encoder's weights
         are downloaded. Raises CheckpointError and, for a device, dtype or backend, ConfigError.
         """
         place, precision = resolve_device(device), resolve_dtype(dtype)
         backend = resolve_backend(backend, precision, place)
+        graphs = [] if backend == "torch" else [f"{FOLDER}/{name}" for name in file_names(precision or torch.float32)]
         folder = bundled_checkpoint()
         if pretrained_model_name_or_path is not None:
             folder = resolve(
@@ -110,7 +112,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 force_download=force_download,
-                beside=[] if backend == "torch" else [f"{FOLDER}/{name}" for name in file_names(precision)],
+                beside=graphs,
             )
         config = read_description(folder).config  # else the mixin would read the file, and forgive it everything
         return super().from_pretrained(
@@ -123,7 +125,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         *,
         model_id: str,
         device: torch.device,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         backend: str,
         **model_kwargs: Any,
     ) -> Self:
@@ -136,11 +138,11 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         return cls._load(Path(model_id), dtype, backend).to(device)
 
     @classmethod
-    def _load(cls, folder: Path, dtype: torch.dtype, backend: str) -> Self:
+    def _load(cls, folder: Path, dtype: torch.dtype | None, backend: str) -> Self:
         """A folder's captioner on the processor, computed by PyTorch."""
         captioner = cls._without_weights(folder)
         captioner._fill(read_weights(folder / WEIGHTS, captioner._shapes()))
-        captioner.dtype = dtype
+        captioner.dtype = dtype or torch.float32
         return captioner
 
     @classmethod

@@ -3,6 +3,7 @@
 `step` (one word, for generation) and `teacher_forced` (all words, for training) share every formula.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
@@ -113,7 +114,8 @@ class Decoder(nn.Module):
 
     def start(self, feature_map: FeatureMap) -> DecoderState:
         """The state before the first word, one row per image; the first `step` then gets the start token."""
-        features, recurrent = self._project(feature_map)
+        values = feature_map.values.to(self.embedding.weight.dtype)
+        features, recurrent = self._project(dataclasses.replace(feature_map, values=values))
         rows, _, d = features.values.shape
         gates = 4 * self.backward_cell.hidden_size if self.backward_cell is not None else 0
         return DecoderState(

@@ -99,7 +99,7 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> FeatureMap:
         self.build()
-        features = self.network(pixels)
+        features = self.network(pixels.to(next(self.parameters()).dtype))
         return FeatureMap(features.flatten(2).transpose(1, 2), features.shape[2], features.shape[3])
 
     def load_backbone(self, source: str | Path) -> None:

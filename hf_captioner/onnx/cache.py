@@ -12,10 +12,11 @@ from huggingface_hub import cached_assets_path
 
 from hf_captioner.atomic import write_text
 from hf_captioner.errors import CheckpointError
+from hf_captioner.modeling.device import DTYPES, Way, dtype_name
 from hf_captioner.onnx.export import FOLDER, file_names
 
 MEASURED = "seconds.json"
-"""In an export's folder of the cache: seconds a caption takes by each backend on this machine."""
+"""In a captioner's folder of the cache: seconds that a caption takes on this machine in each way."""
 
 
 def find_export(own: Path | None, key: str, dtype: torch.dtype) -> Path | None:
@@ -49,18 +50,19 @@ def keep_export(key: str, export: Callable[[Path], object]) -> Path:
     return folder
 
 
-def keep_seconds(key: str, seconds: Mapping[str, float]) -> None:
-    """Keep how long a caption takes on this machine: backend -> seconds."""
-    write_text(cache_folder(key) / MEASURED, json.dumps({"machine": machine(), "seconds": dict(seconds)}))
+def keep_seconds(key: str, seconds: Mapping[Way, float]) -> None:
+    """Keep how long a caption takes on this machine."""
+    found = {f"{way.backend} {dtype_name(way.dtype)}": spent for way, spent in seconds.items()}
+    write_text(cache_folder(key) / MEASURED, json.dumps({"machine": machine(), "seconds": found}, indent=2))
 
 
-def kept_seconds(key: str) -> dict[str, float] | None:
+def kept_seconds(key: str) -> dict[Way, float] | None:
     """What `keep_seconds` kept; None where it did not, or on another machine."""
     try:
         kept = json.loads((cache_folder(key) / MEASURED).read_text(encoding="utf-8"))
-        return (
-            {name: float(kept["seconds"][name]) for name in kept["seconds"]} if kept["machine"] == machine() else None
-        )
+        ways = [(*name.split(" "), float(spent)) for name, spent in kept["seconds"].items()]
+        found = {Way(backend, DTYPES[dtype]): spent for backend, dtype, spent in ways}
+        return found if kept["machine"] == machine() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # never measured, or by a version that wrote something else: it is measured again
 

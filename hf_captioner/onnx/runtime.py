@@ -91,6 +91,7 @@ def _open(path: Path, key: str) -> Any:
         raise CheckpointError(f"{path.parent} is no whole export of a captioner: {path.name} is missing; {again}.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the search between wants the cores
     options.log_severity_level = 4  # what is wrong is raised, too
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ from PIL import Image
 from hf_captioner import Caption, CheckpointError, ConfigError, ImageCaptioner
 from hf_captioner.errors import MissingExtraError
 from hf_captioner.hub import exported as exporting
+from hf_captioner.modeling.device import DTYPES, Way, has_bfloat16
 from hf_captioner.onnx import cache
 from hf_captioner.onnx.export import EXPORT_FILES, METADATA
 from tests.conftest import generated
@@ -79,37 +80,51 @@ def test_an_export_that_breaks_off_leaves_nothing(
     assert [path for path in own_cache.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("quicker", ["torch", "onnx"])
-def test_auto_takes_what_was_measured_to_be_the_quicker(
-    exported: Path, own_cache: Path, quicker: str, monkeypatch: pytest.MonkeyPatch
+PLAIN, ROUNDED, ONNX = Way("torch", torch.float32), Way("torch", torch.bfloat16), Way("onnx", torch.float32)
+
+
+@pytest.mark.parametrize("quicker", [PLAIN, ROUNDED, ONNX])
+def test_auto_takes_what_was_measured_to_be_the_quickest(
+    exported: Path, own_cache: Path, quicker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {"torch": 1.0, "onnx": 1.0, quicker: 0.5}
-    monkeypatch.setattr(ImageCaptioner, "seconds_by_backend", lambda self, runtime: seconds)
-    assert ImageCaptioner.from_pretrained(exported).backend == quicker
-    monkeypatch.delattr(ImageCaptioner, "seconds_by_backend")  # it is measured once
-    assert ImageCaptioner.from_pretrained(exported).backend == quicker
+    before = ImageCaptioner.from_pretrained(exported)
+    assert (before.backend, before.dtype) == PLAIN  # nothing was measured yet
+    before.take_quickest()
+    (key,) = (path.name for path in own_cache.iterdir())
+    cache.keep_seconds(key, {PLAIN: 1.0, ROUNDED: 1.0, ONNX: 1.0, quicker: 0.5})
+    taken = ImageCaptioner.from_pretrained(exported)
+    assert (taken.backend, taken.dtype) == quicker
+    before.take_quickest()
+    assert (before.backend, before.dtype) == quicker
+    for dtype in ("float32", "bfloat16", "int8"):  # what is asked for is kept to
+        assert ImageCaptioner.from_pretrained(exported, dtype=dtype).dtype == DTYPES[dtype]
+    assert ImageCaptioner.from_pretrained(exported, backend="torch").backend == "torch"
     monkeypatch.setattr(cache, "machine", lambda: "another processor, 64 threads")
-    assert cache.kept_seconds(next(own_cache.iterdir()).name) is None
+    other = ImageCaptioner.from_pretrained(exported)
+    assert (other.backend, other.dtype) == PLAIN
 
 
-def test_auto_exports_nothing_by_itself_but_for_a_page(
-    checkpoint: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_exports_nothing_by_itself_but_for_what_captions_for_long(checkpoint: Path, own_cache: Path) -> None:
     captioner = ImageCaptioner.from_pretrained(checkpoint)
     assert captioner.backend == "torch" and not list(own_cache.rglob("*.onnx"))
-    monkeypatch.setattr(ImageCaptioner, "seconds_by_backend", lambda self, runtime: {"torch": 1.0, "onnx": 0.5})
     before = captioner.caption(generated(2))
-    captioner.take_quickest_backend()
-    assert captioner.backend == "onnx"
-    assert_same(before, captioner.caption(generated(2)))
+    captioner.take_quickest()
+    (key,) = (path.name for path in own_cache.iterdir())
+    seconds = cache.kept_seconds(key)
+    assert seconds is not None and {PLAIN, ONNX} <= set(seconds) and all(0 < spent < 10 for spent in seconds.values())
+    assert (ROUNDED in seconds) == has_bfloat16()
+    assert (captioner.backend, captioner.dtype) == min(seconds, key=seconds.__getitem__)
+    if captioner.dtype == torch.float32:
+        assert_same(before, captioner.caption(generated(2)))
 
 
-def test_both_backends_are_timed_in_earnest(exported: Path) -> None:
-    captioner = ImageCaptioner.from_pretrained(exported, backend="onnx")
-    assert captioner.runtime is not None
-    seconds = captioner.seconds_by_backend(captioner.runtime)
-    assert set(seconds) == {"torch", "onnx"} and all(0 < spent < 10 for spent in seconds.values())
-    assert captioner.backend == "onnx"
+def test_a_broken_memory_of_what_was_measured_is_forgotten(exported: Path, own_cache: Path) -> None:
+    ImageCaptioner.from_pretrained(exported).take_quickest()
+    (kept,) = own_cache.glob("*/seconds.json")
+    for content in ("", "[]", "{}", '{"machine": 1, "seconds": {"torch": 1}}', '{"seconds": {"torch float99": 1}}'):
+        kept.write_text(content)
+        again = ImageCaptioner.from_pretrained(exported)
+        assert (again.backend, again.dtype) == PLAIN
 
 
 def test_a_weight_that_changes_is_heeded(exported: Path) -> None:
