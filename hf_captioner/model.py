@@ -27,12 +27,11 @@ ENCODER_MICROBATCH = 8
 
 @dataclasses.dataclass(frozen=True)
 class _Cast:
-    """Copies of a captioner's modules in a dtype, and the weights that they are copies of."""
+    """A copy of a captioner's encoder in a dtype, and the weights that it is a copy of."""
 
     dtype: torch.dtype
     weights: WatchedWeights
     encoder: Encoder
-    decoder: Decoder
 
 
 class CaptionModel(ExportedCaptioner):
@@ -74,7 +73,7 @@ class CaptionModel(ExportedCaptioner):
         pixels = pixels.to(self.device, memory_format=torch.channels_last)
         parts = pixels.split(ENCODER_MICROBATCH if self.device.type == "cpu" else len(pixels))
         runtime = self.runtime
-        encode = self._in_dtype()[0] if runtime is None else runtime.encode
+        encode = self._encoder_in_dtype() if runtime is None else runtime.encode
         maps: list[FeatureMap] = [encode(part) for part in parts]
         return FeatureMap(torch.cat([each.values for each in maps]), maps[0].height, maps[0].width)
 
@@ -87,16 +86,17 @@ class CaptionModel(ExportedCaptioner):
             self.dtype = resolve_dtype(asked.dtype) or self.dtype
         return super()._apply((lambda tensor: tensor.to(asked.device)) if casts else fn, recurse)
 
-    def _in_dtype(self) -> tuple[Encoder, Decoder]:
-        """The encoder and the decoder; copies of them in `dtype` where that is not float32, until a weight changes."""
+    def _encoder_in_dtype(self) -> Encoder:
+        """The encoder; a copy of it in `dtype` where that is not float32, until a weight changes. The decoder, in which
+        errors would add up from word to word, and which takes a tenth of the time, stays in float32."""
         if self.dtype in (torch.float32, torch.int8):
-            return self.encoder, self.decoder
+            return self.encoder
         kept = self._cast
         if kept is None or kept.dtype != self.dtype or not kept.weights.unchanged():
             self.encoder.build()
-            encoder, decoder = copy.deepcopy(self.encoder).to(self.dtype), copy.deepcopy(self.decoder).to(self.dtype)
-            kept = self._cast = _Cast(self.dtype, WatchedWeights(self), encoder, decoder)
-        return kept.encoder, kept.decoder
+            encoder = copy.deepcopy(self.encoder).to(self.dtype).to(memory_format=torch.channels_last)
+            kept = self._cast = _Cast(self.dtype, WatchedWeights(self.encoder), encoder)
+        return kept.encoder
 
     def caption_pixels(self, pixels: Tensor) -> list[Caption]:
         """The captions of preprocessed pixels (B, 3, S, S), as `generation_config` says."""
@@ -131,7 +131,7 @@ class CaptionModel(ExportedCaptioner):
     ) -> list[Caption]:
         tokenizer = self.tokenizer
         special = {tokenizer.pad_id, tokenizer.start_id, tokenizer.unknown_id}
-        decoder = self.runtime or self._in_dtype()[1]
+        decoder = self.runtime or self.decoder
         start = decoder.start(features)
         generated = generate(
             decoder,

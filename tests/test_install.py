@@ -21,7 +21,8 @@ from tests.installing import Environment
 ROOT = Path(__file__).resolve().parent.parent
 HOMEPAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
 EXTRAS = {
-    "demo": {"gradio"},
+    "demo": {"gradio", "onnx", "onnxruntime", "onnxscript"},
+    "onnx": {"onnx", "onnxruntime", "onnxscript"},
     "train": {"accelerate", "datasets", "evaluate", "pyarrow", "skimage"},
     "timm": {"timm"},
     "bulk": {"datasets", "pyarrow"},
@@ -97,6 +98,7 @@ def test_the_base_captions_and_brings_no_more_than_that_needs(base: Environment,
     [
         ("demo", ("demo",)),
         ("train", TRAIN),
+        ("onnx", ("export", "out")),
         ("bulk", TO_PARQUET),
         ("ray", (*TO_PARQUET, "--engine", "ray")),
         ("completion", ("--print-completion", "bash")),
@@ -140,11 +142,11 @@ def test_a_missing_extra_is_named_and_the_line_that_installs_it_makes_the_comman
 def test_the_oldest_dependencies_allowed_work(wheel: Path, folder: Path, tmp_path: Path) -> None:
     """All other tests run with the newest ones."""
     environment = Environment(tmp_path / "environment")
-    extras = [part for extra in ("demo", "bulk", "train") for part in ("--extra", extra)]
+    extras = [part for extra in ("demo", "bulk", "train", "onnx") for part in ("--extra", extra)]
     environment.install("--resolution", "lowest-direct", "--requirements", str(ROOT / "pyproject.toml"), *extras)
     environment.install("--no-deps", str(wheel))
     assert "torch-2.10.0.dist-info" in environment.packages
-    for command in (TO_PARQUET, TRAIN):
+    for command in (TO_PARQUET, TRAIN, ("export", "exported")):
         done = environment.run(*command, cwd=folder)
         assert done.returncode == 0, done.stderr
     done = environment.run_python("-c", BUILD_PAGE, cwd=folder)

@@ -1,21 +1,22 @@
-"""Speed benchmark: `python -m train.benchmark` compares captioning with the bare encoder, its upper limit.
+"""Speed benchmark: `python -m train.benchmark` compares captioning in every way with the bare encoder, its upper limit.
 
-The encoder's forward pass over pixels in memory and captioning from files are timed in alternation, and the median
-ratio is reported, so that other load on the machine affects both alike.
+Everything is timed in alternation, and medians of ratios within a round are reported, so that other load on the machine
+affects all alike. Both libraries' bare encoders are PyTorch's and ONNX Runtime's forward pass over pixels in memory;
+captions go from files to sentences with their attention.
 """
 
 import argparse
 import dataclasses
-import platform
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -23,16 +24,29 @@ from PIL import Image, ImageOps
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.hub.packaged import data_path
 from hf_captioner.images import open_image, preprocess
+from hf_captioner.modeling.device import Way, dtype_name, has_bfloat16
+from hf_captioner.onnx.cache import machine
 from hf_captioner.training.command import run_command
-from train.scaling_benchmark import archive_time, training_throughput
+from train.peers import peers
+from train.scaling_benchmark import archive_stages, archive_time, training_throughput
 
-BATCHES = (1, 8, 32)
+BATCHES = (8, 32)
 SIZE = (500, 375)
 """Pixels of the images that are captioned, as on Flickr."""
-BARE = "import torch, torchvision"
-LOADED = "import hf_captioner, sys; hf_captioner.ImageCaptioner.from_pretrained(*sys.argv[1:])"
+PASSIVE = "OMP_WAIT_POLICY"
+"""Of PyTorch's threads: waiting for work, they would else take the cores from ONNX Runtime's for a while."""
+COMMAND = "import sys; from hf_captioner.cli import main; sys.exit(main(sys.argv[1:]))"
+CAPTION = """
+import re, sys
+from pathlib import Path
+from hf_captioner import ImageCaptioner
+ImageCaptioner.from_pretrained(sys.argv[1], backend=sys.argv[2], dtype=sys.argv[3]).caption([sys.argv[4]] * 32)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+"""Not by getrusage, for which a process has at least the memory of the one that started it. Linux only."""
 
 Row = tuple[str, ...]
+Works = Mapping[str, Callable[[], object]]
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
@@ -64,76 +78,128 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def throughput(captioner: ImageCaptioner, paths: Sequence[Path], rounds: int) -> Iterator[Row]:
-    """Batches, from files to captions: (what, images/s, of the encoder at the largest batch, of the encoder's best)."""
-    pixels = torch.stack([preprocess(open_image(path), captioner.config) for path in paths[: max(BATCHES)]])
-    pixels = pixels.to(captioner.device, memory_format=torch.channels_last)
-    some = list(paths[: 4 * max(BATCHES)])
+def ways(device: torch.device) -> list[Way]:
+    """Every way to compute on a device."""
+    if device.type != "cpu":
+        return [Way("torch", torch.float32), Way("torch", torch.bfloat16), Way("torch", torch.float16)]
+    rounded = [Way("torch", torch.bfloat16)] if has_bfloat16() else []
+    return [Way("torch", torch.float32), *rounded, Way("onnx", torch.float32), Way("onnx", torch.int8)]
 
-    @torch.inference_mode()
-    def encode(batch: int) -> None:
-        for part in pixels.split(batch) * 4:
-            captioner.encoder(part)
-        _synchronize(captioner.device)
 
-    works: dict[str, Callable[[], object]] = {
-        f"the encoder alone, {batch} at a time": partial(encode, batch) for batch in BATCHES
+def name_of(way: Way) -> str:
+    return f"{'PyTorch' if way.backend == 'torch' else 'ONNX Runtime'}, {dtype_name(way.dtype)}"
+
+
+def load_all(model: str | None, size: int | None, device: str, folder: Path) -> dict[Way, ImageCaptioner]:
+    """The captioner in every way, reading images of this size; exported where it was not yet."""
+    captioner = ImageCaptioner.from_pretrained(model, device=device, dtype="float32", backend="torch")
+    captioner.config = dataclasses.replace(captioner.config, image_size=size or captioner.config.image_size)
+    captioner.save_pretrained(folder)
+    return {
+        way: ImageCaptioner.from_pretrained(folder, device=device, dtype=way.dtype, backend=way.backend)
+        for way in ways(captioner.device)
     }
-    for batch in BATCHES:
-        works[f"captions, {batch} at a time, greedy search"] = partial(
-            captioner.caption, some, batch_size=batch, num_beams=1
-        )
-        works[f"captions, {batch} at a time, the checkpoint's settings"] = partial(
-            captioner.caption, some, batch_size=batch
-        )
+
+
+def bare_encoders(captioners: Mapping[Way, ImageCaptioner], paths: Sequence[Path], sizes: Sequence[int]) -> Works:
+    """The forward pass in float32 of each library over as many images as there are paths, so many at a time."""
+    works: dict[str, Callable[[], object]] = {}
+    for way, captioner in captioners.items():
+        if way.dtype != torch.float32:
+            continue
+        pixels = torch.stack([preprocess(open_image(path), captioner.config) for path in paths])
+        pixels = pixels.to(captioner.device, memory_format=torch.channels_last)
+        for size in sizes:
+            works[f"{name_of(way)}: the encoder alone, {size} at a time"] = partial(encode, captioner, pixels, size)
+    return works
+
+
+@torch.inference_mode()
+def encode(captioner: ImageCaptioner, pixels: torch.Tensor, size: int) -> None:
+    runtime = captioner.runtime
+    for part in pixels.split(size):
+        captioner.encoder(part) if runtime is None else runtime.encode(part)
+    if captioner.device.type == "cuda":  # which is only given its work by a call
+        torch.cuda.synchronize(captioner.device)
+
+
+def throughput(captioners: Mapping[Way, ImageCaptioner], paths: Sequence[Path], rounds: int) -> Iterator[Row]:
+    """Batches: (what, images/s, against PyTorch's encoder at its best, against ONNX Runtime's own)."""
+    some = list(paths[: max(BATCHES)])
+    bare = bare_encoders(captioners, some, BATCHES)
+    works = dict(bare)
+    for way, captioner in captioners.items():
+        for what, options in (("greedy search", {"num_beams": 1}), ("its own search", {})):
+            works[f"{name_of(way)}: captions, {max(BATCHES)} at a time, {what}"] = partial(
+                captioner.caption, some, batch_size=max(BATCHES), **options
+            )
     seconds = dict(zip(works, alternating(rounds, *works.values()), strict=True))
-    encoder = {batch: seconds[f"the encoder alone, {batch} at a time"] for batch in BATCHES}
-    best = min(encoder.values(), key=statistics.median)
     for name, spent in seconds.items():
-        rate = len(some) / statistics.median(spent)
-        yield name, f"{rate:.1f}", f"{ratio(encoder[max(BATCHES)], spent):.2f}", f"{ratio(best, spent):.2f}"
+        yield name, f"{len(some) / statistics.median(spent):.1f}", *against(spent, seconds, bare, faster=True)
 
 
-def latency(captioner: ImageCaptioner, paths: Sequence[Path], count: int) -> Iterator[Row]:
-    """One image at a time, from the file to its caption with attention: (what, percentiles, ratio to the encoder)."""
-    one = preprocess(open_image(paths[0]), captioner.config)[None]
-    one = one.to(captioner.device, memory_format=torch.channels_last)
-    after = iter(range(10**9))
+def latency(captioners: Mapping[Way, ImageCaptioner], paths: Sequence[Path], count: int) -> Iterator[Row]:
+    """One image at a time: (what, median, 99th percentile, against each library's bare encoder)."""
+    bare = bare_encoders(captioners, paths[:1], (1,))
+    works, after = dict(bare), iter(range(10**9))
 
-    def caption(**generation: Any) -> None:
-        captioner.caption(paths[next(after) % len(paths)], **generation)
+    def caption(captioner: ImageCaptioner, beams: int) -> None:
+        captioner.caption(paths[next(after) % len(paths)], num_beams=beams)
 
-    @torch.inference_mode()
-    def encode() -> None:
-        captioner.encoder(one)
-        _synchronize(captioner.device)
-
-    bare, greedy, own = alternating(count, encode, partial(caption, num_beams=1), caption)
-    for name, spent in (("the encoder alone", bare), ("greedy search", greedy), ("the checkpoint's settings", own)):
-        half, nine, most = (1000 * statistics.quantiles(spent, n=100)[at - 1] for at in (50, 90, 99))
-        yield name, f"{half:.0f} / {nine:.0f} / {most:.0f} ms", f"{ratio(spent, bare):.2f}"
+    for way, captioner in captioners.items():
+        own = captioner.generation_config.num_beams
+        works[f"{name_of(way)}: greedy search"] = partial(caption, captioner, 1)
+        works[f"{name_of(way)}: its own search"] = partial(caption, captioner, own)
+    seconds = dict(zip(works, alternating(count, *works.values()), strict=True))
+    for name, spent in seconds.items():
+        half, most = (1000 * statistics.quantiles(spent, n=100)[at - 1] for at in (50, 99))
+        yield name, f"{half:.0f} ms", f"{most:.0f} ms", *against(spent, seconds, bare, faster=False)
 
 
-def _synchronize(device: torch.device) -> None:
-    """Wait for a GPU, which is only given its work by a call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def against(spent: list[float], seconds: Mapping[str, list[float]], bare: Works, *, faster: bool) -> Row:
+    """How much faster, or how many times longer, it was than the best of each library's bare encoders."""
+    columns = []
+    for library in ("PyTorch", "ONNX Runtime"):
+        own = [seconds[name] for name in bare if name.startswith(library)]
+        best = min(own, key=statistics.median, default=None)
+        shown = "-" if best is None else f"{ratio(best, spent) if faster else ratio(spent, best):.2f}"
+        columns.append(shown)
+    return tuple(columns)
 
 
-def start_up(model: str | None, rounds: int) -> Iterator[Row]:
-    """New processes: import torch and torchvision, against import hf_captioner and load the captioner."""
-    commands = [[sys.executable, "-c", BARE], [sys.executable, "-c", LOADED, *([model] if model else [])]]
-    spent = alternating(rounds, *(partial(subprocess.run, command, check=True) for command in commands))
-    for name, seconds in zip((BARE, "import hf_captioner and load"), spent, strict=True):
-        yield f"`{name}`", f"{statistics.median(seconds):.1f} s", f"{ratio(seconds, spent[0]):.2f}"
+def start_up(folder: Path, image: Path, captioners: Mapping[Way, ImageCaptioner], rounds: int) -> Iterator[Row]:
+    """New processes: (what, seconds, against `import torch`)."""
+    commands = {"`python -c 'import torch'`": [sys.executable, "-c", "import torch"]}
+    for way in captioners:
+        how = ["--model", str(folder), "--backend", way.backend, "--dtype", dtype_name(way.dtype)]
+        commands[f"`hf-captioner caption one.jpg`, {name_of(way)}"] = [
+            sys.executable, "-c", COMMAND, "caption", str(image), *how
+        ]  # fmt: skip
+    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    start = partial(subprocess.run, check=True, env=compiled, capture_output=True)
+    spent = alternating(rounds, *(partial(start, command) for command in commands.values()))
+    for name, seconds in zip(commands, spent, strict=True):
+        yield name, f"{statistics.median(seconds):.1f} s", f"{ratio(seconds, spent[0]):.2f}"
 
 
-def machine() -> str:
-    told = Path("/proc/cpuinfo")  # Linux alone has it
-    lines = told.read_text().splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+def memory(folder: Path, image: Path, captioners: Mapping[Way, ImageCaptioner]) -> Iterator[Row]:
+    """(how a batch of 32 is captioned in a new process, its peak memory)."""
+    for way in captioners:
+        command = [sys.executable, "-c", CAPTION, str(folder), way.backend, dtype_name(way.dtype), str(image)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        yield name_of(way), f"{int(done.stdout) / 1024:,.0f} MiB"
+
+
+def against_peers(captioners: Mapping[Way, ImageCaptioner], path: Path, rounds: int) -> Iterator[Row]:
+    """One image: (what, milliseconds, against this captioner as it is quickest)."""
+    works: dict[str, Callable[[], object]] = {
+        f"this captioner, {name_of(way)}": partial(captioner.caption, path) for way, captioner in captioners.items()
+    }
+    works |= {f"transformers: {name}": call for name, call in peers().items()}
+    seconds = dict(zip(works, alternating(rounds, *works.values()), strict=True))
+    best = min(seconds.values(), key=statistics.median)
+    for name, spent in seconds.items():
+        yield name, f"{1000 * statistics.median(spent):,.0f} ms", f"{ratio(spent, best):.1f}"
 
 
 def _print_table(head: Row, rows: Iterator[Row]) -> None:
@@ -147,29 +213,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", metavar="ID", help="a folder or Hub id; without it the bundled checkpoint")
     parser.add_argument("--image-size", type=int, help="pixels of a side, in place of the checkpoint's")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), or a device of PyTorch's")
-    parser.add_argument("--dtype", default="auto", help="auto (float32), bfloat16 or float16; of both sides")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
-    parser.add_argument("--archive", type=int, default=1000, help="most images of the archive rows")
+    parser.add_argument("--archive", type=int, default=1000, help="most images of the archive rows; 0 leaves them out")
+    parser.add_argument("--training", action="store_true", help="training, too")
+    parser.add_argument("--peers", action="store_true", help="captioners of transformers, too")
     options = parser.parse_args(argv)
     return run_command(parser.prog, lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
-    captioner = ImageCaptioner.from_pretrained(options.model, device=options.device, dtype=options.dtype)
-    size = options.image_size or captioner.config.image_size
-    captioner.config = dataclasses.replace(captioner.config, image_size=size)
-    print(f"{machine()}; {captioner.device}, {size} x {size}, {captioner.dtype}")
-    reduced = torch.autocast(captioner.device.type, captioner.dtype, enabled=captioner.dtype != torch.float32)
-    with tempfile.TemporaryDirectory() as temporary, reduced:
-        paths = write_images(Path(temporary), 4 * max(BATCHES))
-        columns = ("", "images/s", f"vs encoder at batch {max(BATCHES)}", "vs encoder's best")
-        _print_table(columns, throughput(captioner, paths, options.rounds))
-        percentiles = latency(captioner, paths, 10 * options.rounds)
-        _print_table(("one image", "median / 90th / 99th percentile", "vs encoder"), percentiles)
-    _print_table(("start", "time", "ratio"), start_up(options.model, max(2, options.rounds // 2)))
-    _print_table(("archive", "time an image", "peak memory"), archive_time(options.archive))
-    _print_table(("training", "images/s", "vs bare forward and backward passes"), training_throughput(options.rounds))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        captioners = load_all(options.model, options.image_size, options.device, folder / "model")
+        first = next(iter(captioners.values()))
+        libraries = f"PyTorch {torch.__version__}, ONNX Runtime {version('onnxruntime')}"
+        side = first.config.image_size
+        print(f"{machine()}; {libraries}; {first.device}, {side} x {side}")
+        paths = write_images(folder, 4 * max(BATCHES))
+        columns = ("against PyTorch's encoder", "against ONNX Runtime's encoder")
+        alone = latency(captioners, paths, 10 * options.rounds)
+        _print_table(("one image", "median", "99th percentile", *columns), alone)
+        batches = throughput(captioners, paths, options.rounds)
+        _print_table((f"{max(BATCHES)} images", "images/s", *columns), batches)
+        started = start_up(folder / "model", paths[0], captioners, max(3, options.rounds // 2))
+        _print_table(("a new process", "time", "against import torch"), started)
+        if sys.platform == "linux":
+            _print_table(("32 images in a new process", "peak memory"), memory(folder / "model", paths[0], captioners))
+        for way, captioner in captioners.items():
+            _print_table((f"a tar file, {name_of(way)}", "time an image"), archive_stages(captioner, paths))
+        if options.peers:
+            rows = against_peers(captioners, paths[0], options.rounds)
+            _print_table(("one image, twelve words", "median", "against the quickest"), rows)
+    if options.archive:
+        _print_table(("archive", "time an image", "peak memory"), archive_time(options.archive))
+    if options.training:
+        rows = training_throughput(options.rounds)
+        _print_table(("training", "images/s", "vs bare forward and backward passes"), rows)
 
 
 if __name__ == "__main__":
+    if PASSIVE not in os.environ:  # read when PyTorch is imported
+        os.environ[PASSIVE] = "passive"
+        os.execv(sys.executable, [sys.executable, "-m", "train.benchmark", *sys.argv[1:]])
     sys.exit(main())

@@ -4,6 +4,7 @@
 and the peak memory as JSON; `train.benchmark` runs it.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -24,10 +25,13 @@ import torch
 from PIL import Image
 
 from hf_captioner.bulk.readers import iter_images
+from hf_captioner.bulk.results import to_row
 from hf_captioner.bulk.run import caption_many
+from hf_captioner.bulk.writers import open_writer
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from hf_captioner.reading import read_ahead, readers_for
 from hf_captioner.training.data import Record
 from hf_captioner.training.dataset import Batch, CaptionDataset, EpochOrder, loader
 from hf_captioner.training.initialization import Origin
@@ -35,6 +39,7 @@ from hf_captioner.training.losses import CrossEntropy, LossOutput
 from hf_captioner.training.recipe import Recipe, Stage
 from hf_captioner.training.trainer import Trainer
 
+BATCH = 32
 MEMBERS = 5000
 """Images in a tar file."""
 WORDS = [f"word{chr(97 + i // 676)}{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}" for i in range(2900)]
@@ -99,6 +104,38 @@ def archive_time(most: int) -> Iterator[tuple[str, ...]]:
             each = 1000 * done["seconds"] / count
             yield f"{count:,} images, a small captioner", f"{each:.2f} ms", f"{done['memory'] / 1024:.0f} MiB"
             count *= 10
+
+
+def archive_stages(captioner: ImageCaptioner, images: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+    """What a run over a tar file of these images does, each part by itself, and the whole: (part, time an image)."""
+    with tempfile.TemporaryDirectory() as temporary:
+        archive = Path(temporary) / "images.tar"
+        with tarfile.open(archive, "w") as tar:
+            for image in images:
+                tar.add(image, image.name)
+        clock = dict.fromkeys(("reading", "encoding", "decoding", "writing", "the whole run"), 0.0)
+
+        @contextlib.contextmanager
+        def timed(part: str) -> Iterator[None]:
+            began = time.perf_counter()
+            yield
+            clock[part] += time.perf_counter() - began
+
+        with timed("reading"):
+            batches = list(read_ahead(iter_images(archive), BATCH, readers_for(captioner.config, captioner.device)))
+        for batch in batches:
+            assert batch.pixels is not None
+            with timed("encoding"):
+                features = captioner.encode(batch.pixels)
+            with timed("decoding"):
+                captions = captioner.caption_features(features, captioner.generation_config)
+            with timed("writing"), open_writer(Path(temporary) / f"{id(batch)}.jsonl", {}) as writer:
+                writer.write([to_row(named.name, found) for named, found in zip(batch.images, captions, strict=True)])
+                writer.finish()
+        with timed("the whole run"):
+            caption_many(captioner, archive, Path(temporary) / "whole.jsonl", batch_size=BATCH)
+    for part, seconds in clock.items():
+        yield part, f"{1000 * seconds / len(images):.1f} ms"
 
 
 def training_throughput(rounds: int) -> Iterator[tuple[str, ...]]:

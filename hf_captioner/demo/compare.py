@@ -24,6 +24,7 @@ MAX_NAME_SHOWN = 100
 def load_captioner(
     name: str,
     device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float32,
     *,
     folders: bool,
 ) -> ImageCaptioner:
@@ -41,7 +42,8 @@ def load_captioner(
         folder = resolve(name, token=False, cache_dir=None if folders else cache)
         if (size := (folder / WEIGHTS).stat().st_size) > MAX_COMPARED_BYTES:
             raise CheckpointError(f"{name} has weights of {size:,} bytes; the page takes {MAX_COMPARED_BYTES:,}.")
-        captioner = ImageCaptioner.from_pretrained(folder, device=device, backend="torch")
+        computed = torch.float32 if dtype == torch.int8 else dtype
+        captioner = ImageCaptioner.from_pretrained(folder, device=device, dtype=computed, backend="torch")
     check_search(name, captioner.generation_config)
     return captioner
 

@@ -93,7 +93,7 @@ def page_routes(captioner: ImageCaptioner, examples: Mapping[str, Path], *, allo
     def compared(request: Request, content: bytes) -> Work:
         name, folders = request.query_params.get("model", "").strip(), allow_folders or is_local(request)
         try:
-            model = load_captioner(name, captioner.device, folders=folders)
+            model = load_captioner(name, captioner.device, captioner.dtype, folders=folders)
         except (CheckpointError, ConfigError) as error:
             raise ConfigError(load_error(name, error, folders=folders)) from error
         return ask_caption(model, content)

@@ -102,7 +102,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         """
         place, precision = resolve_device(device), resolve_dtype(dtype)
         backend = resolve_backend(backend, precision, place)
-        graphs = [] if backend == "torch" else [f"{FOLDER}/{name}" for name in file_names(precision or torch.float32)]
+        graphs = [f"{FOLDER}/{name}" for name in file_names(precision or torch.float32)] if backend == "onnx" else []
         folder = bundled_checkpoint()
         if pretrained_model_name_or_path is not None:
             folder = resolve(
@@ -142,6 +142,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         """A folder's captioner on the processor, computed by PyTorch."""
         captioner = cls._without_weights(folder)
         captioner._fill(read_weights(folder / WEIGHTS, captioner._shapes()))
+        captioner.to(memory_format=torch.channels_last)
         captioner.dtype = dtype or torch.float32
         return captioner
 
@@ -168,7 +169,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         """Take the weights of a checkpoint, as float32."""
         self.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
         self.tie_weights()
-        self.to(memory_format=torch.channels_last).eval()
+        self.eval()
 
     def _shapes(self) -> dict[str, list[int]]:
         """Name -> shape of what stands in the weights' file; of a tied parameter once."""

@@ -100,7 +100,9 @@ def _traced(graph: Graph) -> Any:
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto
+    del proto.graph.value_info[:]  # of what the exporter then folded away; whoever needs shapes infers them
+    return proto
 
 
 def _check_equal(name: str, path: Path, graph: Graph) -> None:

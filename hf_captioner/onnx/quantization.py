@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+IN_FLOAT32 = 0.2
+"""Of a network's convolutions, the first ones: they hold few of its weights, and most of what int8 would change is theirs
+(of 200 captions 27 % change with all in int8, 20 % without these)."""
+
 
 def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
     """Write a float32 graph in int8.
@@ -31,7 +35,17 @@ def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
             quantize_dynamic(graph, out, per_channel=True, weight_type=QuantType.QInt8)
         else:
             kinds: Any = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-            quantize_static(graph, out, Images(images), per_channel=True, **kinds)
+            kept = _first_nodes(graph)
+            quantize_static(graph, out, Images(images), per_channel=True, nodes_to_exclude=kept, **kinds)
+
+
+def _first_nodes(graph: Path) -> list[str]:
+    """The nodes before the convolution from which on there is int8."""
+    import onnx
+
+    nodes = onnx.load(graph).graph.node
+    convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
+    return [node.name for node in nodes[: convolutions[int(IN_FLOAT32 * len(convolutions))]]]
 
 
 @contextlib.contextmanager

@@ -26,6 +26,10 @@ sys.exit(main(sys.argv[2:]))
 """`hf-captioner`, with every host whose address is asked for written down."""
 
 
+PLAIN = ("--backend", "torch")
+"""So that a page opens without an export; `make demo` and the Space, which are tested, too, make one."""
+
+
 @dataclass(frozen=True)
 class Server:
     url: str
@@ -49,7 +53,9 @@ class Server:
 
 def demo(checkpoint: Path, folder: Path) -> contextlib.AbstractContextManager[Server]:
     """`hf-captioner demo` with this checkpoint; its uploads and logs are under the folder."""
-    return serving([sys.executable, "-c", SERVE, str(folder / "hosts"), "demo", "--model", str(checkpoint)], folder)
+    return serving(
+        [sys.executable, "-c", SERVE, str(folder / "hosts"), "demo", "--model", str(checkpoint), *PLAIN], folder
+    )
 
 
 @contextlib.contextmanager
