@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 IN_FLOAT32 = 0.2
-"""Of a network's convolutions, the first ones: they hold few of its weights, and most of what int8 would change is theirs
-(of 200 captions 27 % change with all in int8, 20 % without these)."""
+"""Of a network's convolutions, the first ones, which hold few of its weights and cause much of what int8 changes: of 200
+captions of the bundled captioner 31 % differ with all in int8, 21 % without these."""
 
 
 def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
