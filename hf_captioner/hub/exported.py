@@ -37,6 +37,7 @@ TRAINED_ONLY = ("dropout", "confidence")
 """Fields of a config that say nothing of what the graphs compute."""
 NETWORK = "encoder.network."
 """What the names of the encoder's weights begin with."""
+ONNX = Way("onnx", torch.float32)
 ROUNDS = 3
 """How often each way to compute is timed but for the first time."""
 
@@ -101,7 +102,8 @@ class ExportedCaptioner(PreTrainedCaptioner):
         captioner._own_export = own
         if runtime is None and backend == "onnx":
             runtime = captioner._exported_here(key, way.dtype)
-            captioner._time(key)
+            if way == ONNX:
+                captioner._time(key)
         captioner._compute_by(runtime, way.dtype)
         return captioner
 
@@ -112,9 +114,10 @@ class ExportedCaptioner(PreTrainedCaptioner):
         if self.device.type != "cpu":
             return
         key = export_key(self.config, stored_digest(self.named_parameters()))
-        if kept_seconds(key) is None:
-            if all(map(find_spec, PACKAGES)) and find_export(self._own_export, key, torch.float32) is None:
-                self._exported_here(key, torch.float32)
+        kept, can_export = kept_seconds(key), all(map(find_spec, PACKAGES))
+        if kept is None or (can_export and ONNX not in kept):
+            if can_export and find_export(self._own_export, key, ONNX.dtype) is None:
+                self._exported_here(key, ONNX.dtype)
             self._time(key)
         way = quickest(kept_seconds(key), "auto", None)
         runtime = _opened(self._own_export, key, way.dtype) if way.backend == "onnx" else None
@@ -131,8 +134,8 @@ class ExportedCaptioner(PreTrainedCaptioner):
         ways: dict[Way, OnnxRuntime | None] = {Way("torch", torch.float32): None}
         if has_bfloat16():
             ways[Way("torch", torch.bfloat16)] = None
-        if find_spec("onnxruntime") and (runtime := _opened(self._own_export, key, torch.float32)) is not None:
-            ways[Way("onnx", torch.float32)] = runtime
+        if find_spec("onnxruntime") and (runtime := _opened(self._own_export, key, ONNX.dtype)) is not None:
+            ways[ONNX] = runtime
         pixels, seconds = calibration_pixels(self.config)[:1], {way: list[float]() for way in ways}
         for _ in range(1 + ROUNDS):
             for way, runtime in ways.items():

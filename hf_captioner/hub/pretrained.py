@@ -101,6 +101,8 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
         are downloaded. Raises CheckpointError and, for a device, dtype or backend, ConfigError.
         """
         place, precision = resolve_device(device), resolve_dtype(dtype)
+        if place.type != "cpu":
+            precision = precision or torch.float32  # what was measured was the processor
         backend = resolve_backend(backend, precision, place)
         graphs = [f"{FOLDER}/{name}" for name in file_names(precision or torch.float32)] if backend == "onnx" else []
         folder = bundled_checkpoint()

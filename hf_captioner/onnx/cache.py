@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub import cached_assets_path
+from huggingface_hub import constants
 
 from hf_captioner.atomic import write_text
 from hf_captioner.errors import CheckpointError
@@ -31,7 +31,8 @@ def find_export(own: Path | None, key: str, dtype: torch.dtype) -> Path | None:
 
 
 def cache_folder(key: str) -> Path:
-    return cached_assets_path("hf-captioner", namespace=FOLDER, subfolder=key)
+    """Where the Hub's client has what libraries keep; it need not exist."""
+    return Path(constants.HF_ASSETS_CACHE) / "hf-captioner" / FOLDER / key
 
 
 def keep_export(key: str, export: Callable[[Path], object]) -> Path:
@@ -41,6 +42,7 @@ def keep_export(key: str, export: Callable[[Path], object]) -> Path:
     """
     folder = cache_folder(key)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder) as temporary:
             export(Path(temporary))
             for path in Path(temporary).iterdir():

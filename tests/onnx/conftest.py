@@ -15,11 +15,8 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where this test's exports are kept."""
     place = tmp_path / "assets"
 
-    def folder(key: str) -> Path:
-        (place / key).mkdir(parents=True, exist_ok=True)
-        return place / key
-
-    monkeypatch.setattr(cache, "cache_folder", folder)
+    place.mkdir()
+    monkeypatch.setattr(cache, "cache_folder", lambda key: place / key)
     return place
 
 

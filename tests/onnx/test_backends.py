@@ -118,6 +118,28 @@ def test_auto_exports_nothing_by_itself_but_for_what_captions_for_long(checkpoin
         assert_same(before, captioner.caption(generated(2)))
 
 
+def test_int8_first_keeps_nobody_from_measuring_later(checkpoint: Path, own_cache: Path) -> None:
+    ImageCaptioner.from_pretrained(checkpoint, dtype="int8")
+    (key,) = (path.name for path in own_cache.iterdir())
+    assert cache.kept_seconds(key) is None
+    captioner = ImageCaptioner.from_pretrained(checkpoint)
+    captioner.take_quickest()
+    seconds = cache.kept_seconds(key)
+    assert seconds is not None and ONNX in seconds
+    cache.keep_seconds(key, {PLAIN: 1e-9})  # by a machine that had no ONNX Runtime yet
+    captioner.take_quickest()
+    assert ONNX in (cache.kept_seconds(key) or {})
+
+
+def test_a_home_that_cannot_be_written_keeps_nobody_from_loading(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "cache_folder", lambda key: Path("/proc/nothing") / key)
+    assert ImageCaptioner.from_pretrained(checkpoint).backend == "torch"
+    with pytest.raises(CheckpointError, match="cannot be kept in /proc/nothing"):
+        ImageCaptioner.from_pretrained(checkpoint, backend="onnx")
+
+
 def test_a_broken_memory_of_what_was_measured_is_forgotten(exported: Path, own_cache: Path) -> None:
     ImageCaptioner.from_pretrained(exported).take_quickest()
     (kept,) = own_cache.glob("*/seconds.json")
