@@ -117,7 +117,7 @@ def test_heatmaps_are_written(checkpoint: Path, image_paths: list[Path], tmp_pat
         (["caption", "-"], 2, "There is no image in what stdin names"),
         (["caption", "x.jpg", "--json", "--csv"], 2, "not allowed with argument"),
         (["caption", "x.jpg", "--device", "tpu"], 2, "device is 'tpu', which cannot be used here"),
-        (["caption", "x.jpg", "--dtype", "int8"], 2, "invalid choice: 'int8'"),
+        (["caption", "x.jpg", "--dtype", "int4"], 2, "invalid choice: 'int4'"),
         (["info", "--model", "./gone"], 1, "There is no folder ./gone"),
         (["train", ".", "--out", "x", "--recipe", "./gone"], 2, "gone"),
         (["train", ".", "--out", "x", "--init", "a", "--backbone", "b"], 2, "not allowed with argument"),
@@ -156,7 +156,7 @@ def test_python_dash_m_and_the_version(capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_every_flag_is_explained_with_its_default() -> None:
     (commands,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    assert set(commands.choices) == {"caption", "train", "evaluate", "demo", "push", "push-space", "info"}
+    assert set(commands.choices) == {"caption", "train", "evaluate", "demo", "push", "push-space", "export", "info"}
     for name, command in commands.choices.items():
         for action in command._actions:
             assert action.help, f"{name} {action.dest}"
