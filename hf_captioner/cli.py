@@ -21,6 +21,7 @@ from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.errors import CaptionerError, ConfigError, one_line, require_extra
 from hf_captioner.generation_flags import add_generation_flags, given_generation
 from hf_captioner.modeling.device import BACKENDS, DTYPES, dtype_name
+from hf_captioner.onnx.export import PACKAGES
 from hf_captioner.training.command import TRAINING_PACKAGES, add_data_permissions
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -259,6 +260,7 @@ def _add_export(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    require_extra("An export to ONNX", "onnx", *PACKAGES)
     ImageCaptioner.from_pretrained(options.model, device="cpu", backend="torch").export_onnx(options.folder)
     return 0
 

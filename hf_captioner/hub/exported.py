@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hf_captioner.atomic import write_text
 from hf_captioner.config import CaptionerConfig
-from hf_captioner.errors import CheckpointError
+from hf_captioner.errors import CheckpointError, require_extra
 from hf_captioner.hub.checkpoint import CARD, CONFIG, EVALUATION, TOKENIZER, WEIGHTS, read_description
 from hf_captioner.hub.packaged import data_path
 from hf_captioner.hub.pretrained import PreTrainedCaptioner
@@ -169,6 +169,7 @@ class ExportedCaptioner(PreTrainedCaptioner):
         The graphs hold the weights rounded to float16, as a checkpoint does. Raises MissingExtraError, and
         CheckpointError for a folder that holds another captioner or cannot be written; its files are then as they were.
         """
+        require_extra("An export to ONNX", "onnx", *PACKAGES)
         place = Path(folder)
         texts = {name: text for name, text in self.description.texts().items() if name != EVALUATION}
         texts[TOKENIZER] = self.tokenizer.to_json()
