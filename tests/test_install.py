@@ -146,7 +146,7 @@ def test_the_oldest_dependencies_allowed_work(wheel: Path, folder: Path, tmp_pat
     environment.install("--resolution", "lowest-direct", "--requirements", str(ROOT / "pyproject.toml"), *extras)
     environment.install("--no-deps", str(wheel))
     assert "torch-2.10.0.dist-info" in environment.packages
-    for command in (TO_PARQUET, TRAIN, ("export", "exported")):
+    for command in (TO_PARQUET, TRAIN, ("caption", "0.png", "--dtype", "int8")):
         done = environment.run(*command, cwd=folder)
         assert done.returncode == 0, done.stderr
     done = environment.run_python("-c", BUILD_PAGE, cwd=folder)
