@@ -20,7 +20,7 @@ from hf_captioner.atomic import write_text
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import CheckpointError, require_extra
 from hf_captioner.hub.checkpoint import CARD, CONFIG, EVALUATION, TOKENIZER, WEIGHTS, read_description
-from hf_captioner.hub.packaged import data_path
+from hf_captioner.hub.packaged import example_images
 from hf_captioner.hub.pretrained import PreTrainedCaptioner
 from hf_captioner.hub.weights import read_weights, stored_digest, stored_shapes
 from hf_captioner.images import read_pixels
@@ -136,7 +136,8 @@ class ExportedCaptioner(PreTrainedCaptioner):
             ways[Way("torch", torch.bfloat16)] = None
         if find_spec("onnxruntime") and (runtime := _opened(self._own_export, key, ONNX.dtype)) is not None:
             ways[ONNX] = runtime
-        pixels, seconds = calibration_pixels(self.config)[:1], {way: list[float]() for way in ways}
+        size = self.config.image_size
+        pixels, seconds = torch.zeros(1, 3, size, size), {way: list[float]() for way in ways}
         for _ in range(1 + ROUNDS):
             for way, runtime in ways.items():
                 self._compute_by(runtime, way.dtype)
@@ -192,7 +193,7 @@ class ExportedCaptioner(PreTrainedCaptioner):
             raise CheckpointError(f"{place} cannot be written ({error}).") from error
 
     def _export_graphs(self, folder: Path, key: str, dtypes: Sequence[torch.dtype]) -> None:
-        images = calibration_pixels(self.config)
+        images = calibration_pixels(self.config) if torch.int8 in dtypes else None
         export_graphs(self.encoder, self.decoder, folder, key=key, dtypes=dtypes, images=images)
 
 
@@ -204,7 +205,9 @@ def export_key(config: CaptionerConfig, digest: str) -> str:
 
 def calibration_pixels(config: CaptionerConfig) -> Tensor:
     """The page's examples, (B, 3, S, S), each as it is and mirrored: what the ranges of int8 are measured on."""
-    paths = sorted((data_path("space") / "examples").glob("*.jpg"))
+    paths = example_images()
+    if not paths:
+        raise CheckpointError("There are none of the page's examples, on which int8 is calibrated; export in float32.")
     pixels = torch.stack([read_pixels(path, config) for path in paths])
     return torch.cat([pixels, pixels.flip(3)])
 

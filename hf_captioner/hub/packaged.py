@@ -12,6 +12,12 @@ def data_path(name: str) -> Path:
     return installed if installed.exists() else PACKAGE.parent / name
 
 
+def example_images() -> list[Path]:
+    """The page's examples, which a Space has beside the package."""
+    folders = (data_path("space") / "examples", PACKAGE.parent / "examples")
+    return next((found for folder in folders if (found := sorted(folder.glob("*.jpg")))), [])
+
+
 def bundled_checkpoint() -> Path:
     """The folder of the checkpoint that comes with the package."""
     return PACKAGE / "checkpoint"

@@ -44,7 +44,7 @@ EXPORT_FILES = [f"{FOLDER}/{name}" for dtype in (torch.float32, torch.int8) for 
 
 
 def export_graphs(
-    encoder: Encoder, decoder: Decoder, folder: Path, *, key: str, dtypes: Sequence[torch.dtype], images: Tensor
+    encoder: Encoder, decoder: Decoder, folder: Path, *, key: str, dtypes: Sequence[torch.dtype], images: Tensor | None
 ) -> None:
     """Write the graphs of these weights, rounded to float16 as a checkpoint stores them, into a new or empty folder.
 
