@@ -121,7 +121,7 @@ def test_a_device_that_is_seldom_looked_at_says_the_same(
 ) -> None:
     modes: list[dict[str, Any]] = [{}, {"num_beams": 1}, {"do_sample": True, "num_return_sequences": 3}]
     with torch.no_grad():
-        tiny_captioner.decoder.output.bias[tiny_captioner.tokenizer.end_id] += 2.0  # each ends at another word
+        tiny_captioner.decoder.output.bias[tiny_captioner.tokenizer.end_id] += 7.0  # each ends at another word
     expected = [tiny_captioner.caption(image_paths, **mode) for mode in modes]
     assert all(len({len(caption.words) for caption in captions}) > 2 for captions in expected)
     monkeypatch.setattr(generation, "words_between_looks", lambda device: 8)

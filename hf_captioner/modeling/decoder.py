@@ -89,8 +89,11 @@ class Decoder(nn.Module):
         d, b = config.hidden_size, config.backward_hidden_size if config.decoder == "bilstm" else 0
         self.attends = config.attention == "dot"
         self.dropout = nn.Dropout(config.dropout)
-        self.embedding = nn.Embedding(config.vocabulary_size, d, _weight=torch.empty(config.vocabulary_size, d))
-        if not self.embedding.weight.is_meta:  # there it would import PyTorch's compiler, which takes seconds
+        weight = torch.empty(config.vocabulary_size, d)
+        if weight.is_meta:  # where drawing numbers would import PyTorch's compiler, which takes seconds
+            self.embedding = nn.Embedding(*weight.shape, _weight=weight)
+        else:
+            self.embedding = nn.Embedding(*weight.shape)
             nn.init.normal_(self.embedding.weight, std=d**-0.5)
         self.project = nn.Sequential(nn.Linear(channels, d), nn.LayerNorm(d))
         self.initial = nn.ModuleList(nn.Linear(d, d) for _ in range(1 if config.decoder == "gru" else 2))
