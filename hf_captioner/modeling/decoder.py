@@ -91,9 +91,9 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         weight = torch.empty(config.vocabulary_size, d)
         if weight.is_meta:  # where drawing numbers would import PyTorch's compiler, which takes seconds
-            self.embedding = nn.Embedding(*weight.shape, _weight=weight)
+            self.embedding = nn.Embedding(config.vocabulary_size, d, _weight=weight)
         else:
-            self.embedding = nn.Embedding(*weight.shape)
+            self.embedding = nn.Embedding(config.vocabulary_size, d)
             nn.init.normal_(self.embedding.weight, std=d**-0.5)
         self.project = nn.Sequential(nn.Linear(channels, d), nn.LayerNorm(d))
         self.initial = nn.ModuleList(nn.Linear(d, d) for _ in range(1 if config.decoder == "gru" else 2))
