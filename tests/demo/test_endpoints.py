@@ -174,7 +174,7 @@ def test_nothing_of_a_visitor_stays_on_disk(checkpoint: Path, image_path: Path, 
         return {f"{folder}/{name}" for folder, folders, files in walked for name in (*folders, *files)}
 
     forgetful = "import sys; from hf_captioner.demo import app, uploads\n"
-    forgetful += "uploads.CLEANUP_INTERVAL, uploads.UPLOAD_TTL = 1, 6; app.serve(sys.argv[1])"
+    forgetful += "uploads.CLEANUP_INTERVAL, uploads.UPLOAD_TTL = 1, 6; app.serve(sys.argv[1], backend='torch')"
     with serving([sys.executable, "-c", forgetful, str(checkpoint)], tmp_path) as server:
         client = Client(server.url, verbose=False, httpx_kwargs={"timeout": 60})
         own = stored()
