@@ -29,7 +29,7 @@ import os, pathlib, sys
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 from hf_captioner.demo import app, uploads
 uploads.CLEANUP_INTERVAL, uploads.UPLOAD_TTL = 2, int(sys.argv[2])
-app.serve(sys.argv[3])
+app.serve(sys.argv[3], backend="torch")
 """
 """The page, which deletes uploads sooner than it does by default."""
 

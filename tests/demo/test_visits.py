@@ -54,7 +54,7 @@ def slow(*given):
     return step(*given)
 Decoder.step = slow
 visits.TIME_LIMIT, routes.MAX_UPLOAD_SECONDS = float(sys.argv[4]), 8
-app.serve(sys.argv[1])
+app.serve(sys.argv[1], backend="torch")
 """
 """The page, with a note of each step of a search, the seconds that it takes besides, and other limits of time."""
 
