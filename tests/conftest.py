@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
 from hf_captioner import CaptionerConfig, ImageCaptioner
@@ -27,6 +28,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.skipped and os.environ.get("CI") == "true":
         report.outcome, report.longrepr = "failed", f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_measurements_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a page of this user has measured decides how `auto` computes; not in tests, nor in what they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_assets(patch, tmp_path_factory.mktemp("assets"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_measurements_of_other_tests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this test's exports and measurements are kept."""
+    return use_assets(monkeypatch, tmp_path_factory.mktemp("assets"))
+
+
+def use_assets(patch: pytest.MonkeyPatch, folder: Path) -> Path:
+    patch.setenv("HF_ASSETS_CACHE", str(folder))  # for new processes
+    patch.setattr(constants, "HF_ASSETS_CACHE", str(folder))
+    return folder / "hf-captioner" / "onnx"
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,12 @@ from pathlib import Path
 import pytest
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.onnx import cache
 
 
 @pytest.fixture
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def own_cache(no_measurements_of_other_tests: Path) -> Path:
     """Where this test's exports are kept."""
-    place = tmp_path / "assets"
-
-    place.mkdir()
-    monkeypatch.setattr(cache, "cache_folder", lambda key: place / key)
-    return place
+    return no_measurements_of_other_tests
 
 
 @pytest.fixture(scope="session")
