@@ -306,12 +306,12 @@ def _add_model(parser: argparse.ArgumentParser, *, computes: bool = False) -> No
     if computes:
         device = "cpu, cuda, cuda:1 and so on (default: %(default)s, CUDA where there is one)"
         parser.add_argument("--device", default="auto", help=device)
-        dtype = "what to compute in; int8 is ONNX Runtime's (default: %(default)s, which is float32)"
+        dtype = "what to compute in; int8 is ONNX Runtime's (default: %(default)s, as for --backend)"
         parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help=dtype)
         backend = (
-            "torch; onnx, exported to ONNX where that was not done yet; or auto, ONNX Runtime where an export is at "
+            "torch; onnx, exported to ONNX where that was not done yet; or auto, what a page or onnx has measured "
         )
-        backend += "hand and was measured to be the quicker (default: %(default)s)"
+        backend += "to be the quickest on this machine, else torch in float32 (default: %(default)s)"
         parser.add_argument("--backend", default="auto", choices=("auto", *BACKENDS), help=backend)
 
 

@@ -24,8 +24,7 @@ from PIL import Image, ImageOps
 from hf_captioner.captioner import ImageCaptioner
 from hf_captioner.hub.packaged import data_path
 from hf_captioner.images import open_image, preprocess
-from hf_captioner.modeling.device import Way, dtype_name, has_bfloat16
-from hf_captioner.onnx.cache import machine
+from hf_captioner.modeling.device import Way, dtype_name, has_bfloat16, machine
 from hf_captioner.training.command import run_command
 from train.peers import peers
 from train.scaling_benchmark import archive_stages, archive_time, training_throughput

@@ -22,7 +22,7 @@ from hf_captioner.errors import CheckpointError, require_extra
 from hf_captioner.hub.checkpoint import CARD, CONFIG, EVALUATION, TOKENIZER, WEIGHTS, read_description
 from hf_captioner.hub.packaged import example_images
 from hf_captioner.hub.pretrained import PreTrainedCaptioner
-from hf_captioner.hub.weights import read_weights, stored_digest, stored_shapes
+from hf_captioner.hub.weights import check_weights, read_weights, stored_digest, stored_shapes
 from hf_captioner.images import read_pixels
 from hf_captioner.modeling.decoder import Decoder
 from hf_captioner.modeling.device import Way, has_bfloat16, quickest
@@ -96,9 +96,13 @@ class ExportedCaptioner(PreTrainedCaptioner):
         way, own = quickest(kept_seconds(key), backend, dtype), folder / FOLDER
         runtime = _opened(own, key, way.dtype, required=backend == "onnx") if way.backend == "onnx" else None
         if runtime is not None:
-            captioner = cls._unbuilt(folder, state, runtime)
+            captioner = cls._unbuilt(folder, runtime, state)
         else:
-            captioner = super()._load(folder, way.dtype, "torch")
+            captioner = cls._without_weights(folder)
+            check_weights(folder / WEIGHTS, captioner._shapes())
+        captioner._fill(state)
+        if runtime is None:
+            captioner.to(memory_format=torch.channels_last)
         captioner._own_export = own
         if runtime is None and backend == "onnx":
             runtime = captioner._exported_here(key, way.dtype)
@@ -110,18 +114,22 @@ class ExportedCaptioner(PreTrainedCaptioner):
     def take_quickest(self) -> None:
         """Compute captions from now on in the way that is the quickest on this processor: by ONNX Runtime, or by
         PyTorch in float32 or bfloat16. For a process that captions for long, since the captioner is exported and each
-        way is timed where this machine has not done it yet; `from_pretrained` then knows, too."""
+        way is timed where this machine has not done it yet; `from_pretrained` then knows, too. What cannot be exported
+        or kept is told, and computed as before."""
         if self.device.type != "cpu":
             return
-        key = export_key(self.config, stored_digest(self.named_parameters()))
-        kept, can_export = kept_seconds(key), all(map(find_spec, PACKAGES))
-        if kept is None or (can_export and ONNX not in kept):
-            if can_export and find_export(self._own_export, key, ONNX.dtype) is None:
+        key, can_export = export_key(self.config, stored_digest(self.named_parameters())), all(map(find_spec, PACKAGES))
+        try:
+            if can_export and _opened(self._own_export, key, ONNX.dtype) is None:
                 self._exported_here(key, ONNX.dtype)
-            self._time(key)
+            kept = kept_seconds(key)
+            if kept is None or (can_export and ONNX not in kept):
+                self._time(key)
+        except CheckpointError as error:
+            logger.warning("%s The captions are computed as before.", error)
+            return
         way = quickest(kept_seconds(key), "auto", None)
-        runtime = _opened(self._own_export, key, way.dtype) if way.backend == "onnx" else None
-        self._compute_by(runtime, way.dtype)
+        self._compute_by(_opened(self._own_export, key, way.dtype) if way.backend == "onnx" else None, way.dtype)
 
     def _exported_here(self, key: str, dtype: torch.dtype) -> OnnxRuntime:
         """The runtime of an export that is made now and kept on this machine."""
@@ -149,16 +157,14 @@ class ExportedCaptioner(PreTrainedCaptioner):
         keep_seconds(key, {way: statistics.median(spent) for way, spent in seconds.items()})
 
     @classmethod
-    def _unbuilt(cls, folder: Path, state: dict[str, Tensor], runtime: OnnxRuntime) -> Self:
-        """A folder's captioner without what only PyTorch needs, with these weights."""
+    def _unbuilt(cls, folder: Path, runtime: OnnxRuntime, state: dict[str, Tensor]) -> Self:
+        """A folder's captioner without what only PyTorch needs, for weights such as these."""
         of_network = {
             name.removeprefix(NETWORK): list(t.shape) for name, t in state.items() if name.startswith(NETWORK)
         }
         with torch.device("meta"):
             encoder = Encoder.unbuilt(read_description(folder).config, of_network, runtime.feature_map)
-        captioner = cls._without_weights(folder, unbuilt_encoder=encoder)
-        captioner._fill(state)
-        return captioner
+        return cls._without_weights(folder, unbuilt_encoder=encoder)
 
     # -- exporting -----------------------------------------------------------------------------------------------------
 
@@ -213,9 +219,10 @@ def calibration_pixels(config: CaptionerConfig) -> Tensor:
 
 
 def _opened(own: Path | None, key: str, dtype: torch.dtype, *, required: bool = False) -> OnnxRuntime | None:
-    """The runtime of a checkpoint's own export or of the one that is kept here; None where there is none.
+    """The runtime of a checkpoint's own export or of the one that is kept here; None where there is none that fits.
 
-    Raises CheckpointError where one is required and the checkpoint's own does not fit; else that is only told.
+    Raises CheckpointError where one is required and the checkpoint's own does not fit; else that is only told, and of
+    the one that is kept here not even that, since it can be made again.
     """
     folder = find_export(own, key, dtype)
     if folder is None:
@@ -223,7 +230,8 @@ def _opened(own: Path | None, key: str, dtype: torch.dtype, *, required: bool = 
     try:
         return OnnxRuntime(folder, key, dtype)
     except CheckpointError as error:
-        if required:
+        if folder == own and required:
             raise
-        logger.warning("%s PyTorch computes the captions.", error)
+        if folder == own:
+            logger.warning("%s Until then it is not used.", error)
         return None

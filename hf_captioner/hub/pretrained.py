@@ -141,7 +141,7 @@ class PreTrainedCaptioner(nn.Module, PyTorchModelHubMixin, library_name="hf-capt
 
     @classmethod
     def _load(cls, folder: Path, dtype: torch.dtype | None, backend: str) -> Self:
-        """A folder's captioner on the processor, computed by PyTorch."""
+        """A folder's captioner on the processor."""
         captioner = cls._without_weights(folder)
         captioner._fill(read_weights(folder / WEIGHTS, captioner._shapes()))
         captioner.to(memory_format=torch.channels_last)

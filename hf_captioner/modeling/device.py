@@ -1,5 +1,6 @@
 """Where a captioner computes, in which precision, and by which library."""
 
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -35,9 +36,18 @@ def quickest(seconds: Mapping[Way, float] | None, backend: str, dtype: torch.dty
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies matrices in bfloat16: by AMX or AVX512-BF16, which Linux alone tells."""
-    told = Path("/proc/cpuinfo")
-    flags = told.read_text(encoding="utf-8").split() if told.exists() else []
-    return bool({"amx_bf16", "avx512_bf16"} & set(flags))
+    return bool({"amx_bf16", "avx512_bf16"} & set(_cpuinfo().split()))
+
+
+def machine() -> str:
+    """The processor and the threads that PyTorch takes on it."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+
+
+def _cpuinfo() -> str:
+    told = Path("/proc/cpuinfo")  # Linux alone has it
+    return told.read_text(encoding="utf-8") if told.exists() else ""
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

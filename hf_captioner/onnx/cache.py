@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from huggingface_hub import constants
 
 from hf_captioner.atomic import write_text
 from hf_captioner.errors import CheckpointError
-from hf_captioner.modeling.device import DTYPES, Way, dtype_name
+from hf_captioner.modeling.device import DTYPES, Way, dtype_name, machine
 from hf_captioner.onnx.export import FOLDER, file_names
 
 MEASURED = "seconds.json"
@@ -53,9 +52,13 @@ def keep_export(key: str, export: Callable[[Path], object]) -> Path:
 
 
 def keep_seconds(key: str, seconds: Mapping[Way, float]) -> None:
-    """Keep how long a caption takes on this machine."""
+    """Keep how long a caption takes on this machine. Raises CheckpointError where that cannot be written."""
     found = {f"{way.backend} {dtype_name(way.dtype)}": spent for way, spent in seconds.items()}
-    write_text(cache_folder(key) / MEASURED, json.dumps({"machine": machine(), "seconds": found}, indent=2))
+    path = cache_folder(key) / MEASURED
+    try:
+        write_text(path, json.dumps({"machine": machine(), "seconds": found}, indent=2))
+    except OSError as error:
+        raise CheckpointError(f"What was measured cannot be kept in {path} ({error}).") from error
 
 
 def kept_seconds(key: str) -> dict[Way, float] | None:
@@ -67,11 +70,3 @@ def kept_seconds(key: str) -> dict[Way, float] | None:
         return found if kept["machine"] == machine() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # never measured, or by a version that wrote something else: it is measured again
-
-
-def machine() -> str:
-    """The processor and the threads that PyTorch takes on it."""
-    told = Path("/proc/cpuinfo")  # Linux alone has it
-    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"

@@ -62,7 +62,7 @@ def export_graphs(
     with tempfile.TemporaryDirectory() as temporary:
         for name, graph in graphs.items():
             path = Path(temporary) / f"{name}.onnx"
-            proto = _traced(graph)
+            proto = _traced(name, graph)
             onnx.helper.set_model_props(proto, {METADATA: json.dumps(about)})
             onnx.checker.check_model(proto, full_check=True)
             onnx.save(proto, path)
@@ -82,23 +82,32 @@ def _rounded(module: Module) -> Module:
     return rounded
 
 
-def _traced(graph: Graph) -> Any:
-    """The graph as an `onnx.ModelProto`."""
+def _traced(name: str, graph: Graph) -> Any:
+    """The graph as an `onnx.ModelProto`. Raises CheckpointError where PyTorch cannot export it."""
     dimensions = {name: torch.export.Dim(name) for axes in graph.axes.values() for name in axes.values()}
     shapes = tuple({axis: dimensions[name] for axis, name in graph.axes[key].items()} for key in graph.inputs)
-    # Without inference's shortcuts, which are PyTorch's own.
-    with warnings.catch_warnings(), torch.enable_grad(), quiet():
+    with (
+        warnings.catch_warnings(),
+        torch.enable_grad(),
+        quiet(),
+    ):  # without inference's shortcuts, which are PyTorch's own
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph.module.eval(),
-            tuple(graph.inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                graph.module.eval(),
+                tuple(graph.inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise CheckpointError(
+                f"PyTorch {torch.__version__} cannot export {name} to ONNX ({reason}); take backend torch."
+            ) from error
     assert program is not None
     proto = program.model_proto
     del proto.graph.value_info[:]  # of what the exporter then folded away; whoever needs shapes infers them

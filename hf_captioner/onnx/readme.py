@@ -8,7 +8,7 @@ from hf_captioner.onnx.export import METADATA, file_names
 
 HEAD = """# This captioner as ONNX graphs
 
-For ONNX Runtime 1.20 or later, and whatever else reads opset {opset}. `*_quantized.onnx` is the same in int8.
+For ONNX Runtime, and whatever else reads opset {opset}. `*_quantized.onnx` is the same in int8.
 `config.json` beside this folder says how an image is preprocessed: upright, resized to S x S as a whole, minus
 `image_mean`, divided by `image_std`. `tokenizer.json` has the words by their ids.
 

@@ -16,6 +16,7 @@ from hf_captioner import Caption, CheckpointError, ConfigError, ImageCaptioner
 from hf_captioner.errors import MissingExtraError
 from hf_captioner.hub import exported as exporting
 from hf_captioner.modeling.device import DTYPES, Way, has_bfloat16
+from hf_captioner.modeling.encoder import Encoder, FeatureMap
 from hf_captioner.onnx import cache
 from hf_captioner.onnx.export import EXPORT_FILES, METADATA
 from tests.conftest import generated
@@ -116,6 +117,44 @@ def test_auto_exports_nothing_by_itself_but_for_what_captions_for_long(checkpoin
     assert (captioner.backend, captioner.dtype) == min(seconds, key=seconds.__getitem__)
     if captioner.dtype == torch.float32:
         assert_same(before, captioner.caption(generated(2)))
+
+
+def test_a_kept_export_that_is_broken_is_made_again(checkpoint: Path, own_cache: Path) -> None:
+    ImageCaptioner.from_pretrained(checkpoint, backend="onnx")
+    for backend in ("auto", "onnx"):
+        (graph,) = own_cache.glob("*/decoder_model.onnx")
+        whole = graph.stat().st_size
+        graph.write_bytes(graph.read_bytes()[: whole // 2])
+        captioner = ImageCaptioner.from_pretrained(checkpoint, backend=backend)
+        captioner.take_quickest()
+        assert graph.stat().st_size == whole
+    assert captioner.caption(generated(3)).text
+
+
+@pytest.mark.parametrize("fault", [CheckpointError("PyTorch cannot export it."), OSError("No space left on device")])
+def test_what_cannot_be_exported_keeps_no_page_from_opening(
+    checkpoint: Path, fault: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*given: object, **options: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(exporting, "export_graphs", refused)
+    captioner = ImageCaptioner.from_pretrained(checkpoint)
+    captioner.take_quickest()
+    assert captioner.backend == "torch" and captioner.caption(generated(3)).text
+    assert str(fault).rstrip(".") in caplog.text and "are computed as before" in caplog.text
+
+
+def test_what_pytorch_cannot_export_is_one_sentence(
+    saved_captioner: ImageCaptioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks_at_values(self: object, pixels: torch.Tensor) -> FeatureMap:
+        return FeatureMap(pixels.flatten(2) if pixels.sum() > 0 else pixels.flatten(2) + 1, 1, 1)
+
+    monkeypatch.setattr(Encoder, "forward", looks_at_values)
+    with pytest.raises(CheckpointError, match="cannot export encoder_model to ONNX") as caught:
+        saved_captioner.export_onnx(tmp_path / "out")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out/onnx").exists()
 
 
 def test_int8_first_keeps_nobody_from_measuring_later(checkpoint: Path, own_cache: Path) -> None:
