@@ -201,7 +201,7 @@ def against_peers(captioners: Mapping[Way, ImageCaptioner], path: Path, rounds: 
         yield name, f"{1000 * statistics.median(spent):,.0f} ms", f"{ratio(spent, best):.1f}"
 
 
-def _print_table(head: Row, rows: Iterator[Row]) -> None:
+def print_table(head: Row, rows: Iterator[Row]) -> None:
     print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
@@ -231,23 +231,23 @@ def _run(options: argparse.Namespace) -> None:
         paths = write_images(folder, 4 * max(BATCHES))
         columns = ("against PyTorch's encoder", "against ONNX Runtime's encoder")
         alone = latency(captioners, paths, 10 * options.rounds)
-        _print_table(("one image", "median", "99th percentile", *columns), alone)
+        print_table(("one image", "median", "99th percentile", *columns), alone)
         batches = throughput(captioners, paths, options.rounds)
-        _print_table((f"{max(BATCHES)} images", "images/s", *columns), batches)
+        print_table((f"{max(BATCHES)} images", "images/s", *columns), batches)
         started = start_up(folder / "model", paths[0], captioners, max(3, options.rounds // 2))
-        _print_table(("a new process", "time", "against import torch"), started)
+        print_table(("a new process", "time", "against import torch"), started)
         if sys.platform == "linux":
-            _print_table(("32 images in a new process", "peak memory"), memory(folder / "model", paths[0], captioners))
+            print_table(("32 images in a new process", "peak memory"), memory(folder / "model", paths[0], captioners))
         for way, captioner in captioners.items():
-            _print_table((f"a tar file, {name_of(way)}", "time an image"), archive_stages(captioner, paths))
+            print_table((f"a tar file, {name_of(way)}", "time an image"), archive_stages(captioner, paths))
         if options.peers:
             rows = against_peers(captioners, paths[0], options.rounds)
-            _print_table(("one image, twelve words", "median", "against the quickest"), rows)
+            print_table(("one image, twelve words", "median", "against the quickest"), rows)
     if options.archive:
-        _print_table(("archive", "time an image", "peak memory"), archive_time(options.archive))
+        print_table(("archive", "time an image", "peak memory"), archive_time(options.archive))
     if options.training:
         rows = training_throughput(options.rounds)
-        _print_table(("training", "images/s", "vs bare forward and backward passes"), rows)
+        print_table(("training", "images/s", "vs bare forward and backward passes"), rows)
 
 
 if __name__ == "__main__":
