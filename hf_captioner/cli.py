@@ -255,13 +255,26 @@ def _add_export(commands: Commands) -> None:
         description="Write a checkpoint as ONNX graphs, in float32 and in int8, into DIR/onnx.",
     )
     _add_path(parser, "folder", metavar="DIR", help="where to; made where it does not exist")
+    web = f"write the web page instead, for any static host: the model, in int8, runs in each visitor's browser {OFF}"
+    parser.add_argument("--web", action="store_true", help=web)
     _add_model(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.web:
+        return _export_page(options)
     require_extra("An export to ONNX", "onnx", *PACKAGES)
     ImageCaptioner.from_pretrained(options.model, device="cpu", backend="torch").export_onnx(options.folder)
+    return 0
+
+
+def _export_page(options: argparse.Namespace) -> int:
+    require_extra("The page in the browser", "web", "markdown_it", "starlette", *PACKAGES)
+    from hf_captioner.demo.static_page import loaded_bytes, write_static_page
+
+    write_static_page(options.folder, options.model)
+    print(f"{options.folder}: a visitor's browser loads {loaded_bytes(options.folder) / 1e6:.0f} MB, once.")
     return 0
 
 

@@ -1,9 +1,13 @@
 """`hf-captioner push` and `hf-captioner push-space`; each prints the URL of its commit or pull request."""
 
 import argparse
+import tempfile
+from pathlib import Path
 
 from hf_captioner.captioner import ImageCaptioner
-from hf_captioner.hub.space import push_space
+from hf_captioner.errors import require_extra
+from hf_captioner.hub.space import push_space, push_static_space
+from hf_captioner.onnx.export import PACKAGES
 
 
 def add_push_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +27,8 @@ def add_push_flags(parser: argparse.ArgumentParser) -> None:
 def add_push_space_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `push-space` but for --model."""
     _add_common(parser, "a README.md of the Space")
+    static = "a page without a server: the model runs in each visitor's browser (default: one that Gradio serves)"
+    parser.add_argument("--static", action="store_true", help=static)
     parser.set_defaults(run=_push_space)
 
 
@@ -51,5 +57,13 @@ def _push(options: argparse.Namespace) -> int:
 
 def _push_space(options: argparse.Namespace) -> int:
     where = {"private": options.private, "overwrite_card": options.overwrite_card}
-    print(push_space(options.repo_id, model=options.model, **where))
+    if not options.static:
+        print(push_space(options.repo_id, model=options.model, **where))
+        return 0
+    require_extra("The page in the browser", "web", "markdown_it", "starlette", *PACKAGES)
+    from hf_captioner.demo.static_page import write_static_page
+
+    with tempfile.TemporaryDirectory() as temporary:
+        write_static_page(Path(temporary) / "page", options.model)
+        print(push_static_space(options.repo_id, Path(temporary) / "page", **where))
     return 0

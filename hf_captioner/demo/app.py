@@ -9,27 +9,18 @@ import torch
 from starlette.middleware import Middleware
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.demo.card_view import without_header
 from hf_captioner.demo.endpoints import add_endpoints
 from hf_captioner.demo.limits import MAX_BODY_BYTES, MAX_FILE_BYTES, BodyLimit, check_search
-from hf_captioner.demo.markup import page_html, page_setup
-from hf_captioner.demo.routes import BROWSER, page_routes
+from hf_captioner.demo.markup import BROWSER, EXAMPLES, STYLES, about, page_html, page_setup
+from hf_captioner.demo.routes import page_routes
 from hf_captioner.demo.uploads import start_cleanup
 from hf_captioner.demo.visits import Visits
-from hf_captioner.hub.card import PLACEHOLDER_REPO, render_card
 from hf_captioner.hub.packaged import data_path
 
-EXAMPLES = {
-    "camera": "camera.jpg",
-    "cat": "chelsea.jpg",
-    "coffee": "coffee.jpg",
-    "flower": "flower.jpg",
-    "rocket": "rocket.jpg",
-}
-"""Each example in the page's address -> its file, in their order on the page."""
-OUTSIDE = "rocket"
-"""The example that is outside of what the bundled captioner knows."""
-START = 'import(new URL("page/page.js", document.baseURI)).then((page) => page.start(element));'
+START = """
+const modules = ["page", "server"].map((name) => import(new URL(`page/${name}.js`, document.baseURI)));
+Promise.all(modules).then(([page, server]) => page.start(element, server.askServer()));
+"""
 MAX_WAITING = 400
 """Calls of endpoints that wait for their turn."""
 MAX_SESSIONS = 1000
@@ -43,14 +34,10 @@ def build_page(captioner: ImageCaptioner, *, model: str | None = None) -> gr.Blo
     captioner whose own search is larger than the page takes.
     """
     check_search(model or "The bundled captioner", captioner.generation_config)
-    examples = [
-        {"key": key, "label": key.capitalize(), "outside": model is None and key == OUTSIDE} for key in EXAMPLES
-    ]
-    setup = page_setup(examples, model_name(model))
     visits = Visits()
     with gr.Blocks(title="What did it look at?", analytics_enabled=False) as page:
-        content = page_html(captioner.evaluation, about(captioner, model), setup)
-        style = "".join((BROWSER / name).read_text(encoding="utf-8") for name in ("page.css", "stage.css"))
+        content = page_html(captioner.evaluation, about(captioner, model), page_setup(model))
+        style = "".join((BROWSER / name).read_text(encoding="utf-8") for name in STYLES)
         gr.HTML(
             html_template=template(content),
             css_template=style,
@@ -66,22 +53,6 @@ def build_page(captioner: ImageCaptioner, *, model: str | None = None) -> gr.Blo
 def template(content: str) -> str:
     """Markup as a template of Gradio's, which would run what stands in braces: those of a card are only text."""
     return content.replace("{", "&#123;").replace("`", "&#96;").replace("\\", "&#92;")
-
-
-def model_name(model: str | None) -> str:
-    """What a visitor is told of where the captioner is from: of a folder only the last part, for the others are the
-    server's own business."""
-    if model is None:
-        return "This page's captioner"
-    return Path(model).resolve().name if Path(model).is_dir() else model
-
-
-def about(captioner: ImageCaptioner, model: str | None = None) -> str:
-    """The model card without its YAML header, under the model's name."""
-    title = model_name(model)
-    argument = "" if model is None else f'"{title}"'
-    card = captioner.card or render_card(captioner.description, license_text=captioner.weights_license)
-    return without_header(card).replace(f'"{PLACEHOLDER_REPO}"', argument).replace(PLACEHOLDER_REPO, title)
 
 
 def theme() -> gr.themes.Base:

@@ -15,11 +15,11 @@ from starlette.staticfiles import StaticFiles
 from hf_captioner import CheckpointError, ConfigError, ImageCaptioner, ImageError
 from hf_captioner.demo.compare import load_captioner, load_error
 from hf_captioner.demo.limits import MAX_AT_ONCE, MAX_FILE_BYTES, MAX_QUESTIONS, is_from_elsewhere, is_local
+from hf_captioner.demo.markup import BROWSER
 from hf_captioner.demo.questions import Work, ask_again, ask_caption, ask_photo, ask_row, sentence
 from hf_captioner.demo.visits import TOO_LONG, waiting_visitor
 from hf_captioner.errors import GenerationStopped
 
-BROWSER = Path(__file__).parent / "browser"
 TOO_MANY = "Too many visitors are asking at once. Try again in a minute."
 TOO_LARGE = f"This file is too large. Use one of at most {MAX_FILE_BYTES >> 20} MB."
 TOO_SLOW = "The photo did not arrive in time. Check the connection, then try again."

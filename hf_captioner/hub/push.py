@@ -35,6 +35,7 @@ def push_folder(
     repo_id: str,
     *,
     repo_type: str = "model",
+    space_sdk: str | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
     branch: str | None = None,
@@ -56,8 +57,8 @@ def push_folder(
     """
     api = HfApi(token=token)
     with one_sentence(repo_id + (f" at branch {branch}" if branch else "")):
-        sdk = "gradio" if repo_type == "space" else None
-        repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk).repo_id
+        made = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=space_sdk)
+        repo_id = made.repo_id
         there = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=branch))
         keep_card = CARD in there and not overwrite_card and _is_own_card(api, repo_id, repo_type, branch)
         if keep_card:

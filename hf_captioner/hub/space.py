@@ -1,5 +1,7 @@
-"""The page as a Space on the Hub: an allow-list of the package's files, and the checkpoint that the page shows."""
+"""The page as a Space on the Hub: with a server, from an allow-list of the package's files and the checkpoint that the
+page shows, or static, from a folder that holds it all."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Collection, Sequence
@@ -21,6 +23,8 @@ PACKAGE_FILES = ("**/*.py", "**/*.html", "**/*.css", "**/*.js", "py.typed")
 NOT_IN_A_SPACE = ("__pycache__", "_data", "training", "checkpoint")
 PUSHED = "hf_captioner/pushed.txt"
 """The list of a Space's files that a push wrote, so that the next one can delete those that it no longer writes."""
+FILE_LIST = "files.json"
+"""The same of a static page."""
 
 
 def push_space(
@@ -55,12 +59,50 @@ def push_space(
             folder,
             repo_id,
             repo_type="space",
+            space_sdk="gradio",
             private=private,
             token=token,
             commit_message="Push the captioner's page",
             overwrite_card=overwrite_card,
             stale=_pushed_before(repo_id, token),
         )
+
+
+def push_static_space(
+    repo_id: str,
+    folder: Path,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    overwrite_card: bool = False,
+) -> CommitInfo:
+    """Create or update a static Space from a page's folder; what is there is treated as by `push_space`.
+
+    Raises CheckpointError.
+    """
+    repo_id = full_repo_id(repo_id, token)
+    return push_folder(
+        folder,
+        repo_id,
+        repo_type="space",
+        space_sdk="static",
+        private=private,
+        token=token,
+        commit_message="Push the captioner's page",
+        overwrite_card=overwrite_card,
+        stale=_pushed_before(repo_id, token),
+    )
+
+
+def static_card(model: str | None) -> str:
+    """The README.md of a static Space. model: the checkpoint's Hub id, or a folder, of which nothing is said."""
+    return _page_card(data_path("space") / "static" / CARD, None if model is None or Path(model).is_dir() else model)
+
+
+def _page_card(path: Path, model: str | None) -> str:
+    page = SpaceCard.load(path)
+    page.data.models = None if model is None else [model]
+    return signed(f"{str(page).rstrip()}\n")
 
 
 def _copy(source: Path, patterns: Sequence[str], target: Path, *, without: Collection[str] = ()) -> None:
@@ -80,16 +122,22 @@ def _write_cards(checkpoint: Path, space: Path, target: Path, repo_id: str, mode
         terms = read_text(checkpoint, LICENSE)
         card = render_card(description, model or repo_id, license_text=terms, in_space=model is None)
         (target / CARD).write_text(card, encoding="utf-8")
-    page = SpaceCard.load(space / CARD)
-    page.data.models = None if model is None else [model]
-    (space / CARD).write_text(signed(f"{str(page).rstrip()}\n"), encoding="utf-8")
+    (space / CARD).write_text(_page_card(space / CARD, model), encoding="utf-8")
 
 
 def _pushed_before(repo_id: str, token: str | bool | None) -> list[str]:
-    """The files that the last push to this Space wrote; none of those that it does not name is ever deleted."""
+    """The files that the last push to this Space wrote, of either kind; none of those that it does not name is ever
+    deleted."""
+    lists = {name: _downloaded(repo_id, name, token) for name in (PUSHED, FILE_LIST)}
+    static = lists[FILE_LIST]
+    return [*(lists[PUSHED] or "").splitlines(), *([FILE_LIST, *json.loads(static)["files"]] if static else [])]
+
+
+def _downloaded(repo_id: str, name: str, token: str | bool | None) -> str | None:
+    """A file of a Space; None where there is none."""
     with one_sentence(repo_id), tempfile.TemporaryDirectory() as elsewhere:
         try:
-            path = HfApi(token=token).hf_hub_download(repo_id, PUSHED, repo_type="space", local_dir=elsewhere)
+            path = HfApi(token=token).hf_hub_download(repo_id, name, repo_type="space", local_dir=elsewhere)
         except (EntryNotFoundError, RepositoryNotFoundError):
-            return []
-        return Path(path).read_text(encoding="utf-8").splitlines()
+            return None
+        return Path(path).read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from hf_captioner.errors import CheckpointError, require_extra
 from hf_captioner.modeling.decoder import Decoder
 from hf_captioner.modeling.encoder import Encoder
 from hf_captioner.onnx.graphs import ENCODER, GRAPHS, Graph, graphs_of
-from hf_captioner.onnx.quantization import quiet
+from hf_captioner.onnx.quantization import quantize, quiet, store_weights_in_int8
 
 FOLDER = "onnx"
 """Where a checkpoint has its export, as the Hub's repositories do."""
@@ -30,6 +31,8 @@ QUANTIZED = "_quantized"
 Module = TypeVar("Module", bound=torch.nn.Module)
 TOLERANCE = 1e-4
 """How far an output of a float32 graph may be from PyTorch's, as a share of the largest number in it."""
+INT8_WEIGHTS = "_int8_weights"
+"""What follows the encoder's name where only its weights are in int8, for GPUs."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -52,25 +55,44 @@ def export_graphs(
     Raises MissingExtraError, and CheckpointError for a graph that does not compute what PyTorch does.
     """
     require_extra("An export to ONNX", "onnx", *PACKAGES)
-    import onnx
-
-    from hf_captioner.onnx.quantization import quantize
-
     encoder.build()
-    graphs = graphs_of(_rounded(encoder), _rounded(decoder))
-    about = {"format": FORMAT, "key": key, "feature_map": [encoder.channels, encoder.height, encoder.width]}
+    graphs, about = graphs_of(_rounded(encoder), _rounded(decoder)), _about(encoder, key)
     with tempfile.TemporaryDirectory() as temporary:
         for name, graph in graphs.items():
             path = Path(temporary) / f"{name}.onnx"
-            proto = _traced(name, graph)
-            onnx.helper.set_model_props(proto, {METADATA: json.dumps(about)})
-            onnx.checker.check_model(proto, full_check=True)
-            onnx.save(proto, path)
-            _check_equal(name, path, graph)
-            if torch.float32 in dtypes:
-                onnx.save(proto, folder / path.name)
+            _write_graph(path, name, graph, about)
             if torch.int8 in dtypes:
                 quantize(path, folder / f"{name}{QUANTIZED}.onnx", images if name == ENCODER else None)
+            if torch.float32 in dtypes:
+                shutil.move(path, folder / path.name)
+
+
+def export_encoder_for_gpu(encoder: Encoder, decoder: Decoder, folder: Path, *, key: str) -> Path:
+    """Write the encoder's graph with its weights in int8, to be computed in float32; its path. As `export_graphs`."""
+    require_extra("An export to ONNX", "onnx", *PACKAGES)
+    encoder.build()
+    out = folder / f"{ENCODER}{INT8_WEIGHTS}.onnx"
+    with tempfile.TemporaryDirectory() as temporary:
+        path, graph = Path(temporary) / out.name, graphs_of(_rounded(encoder), _rounded(decoder))[ENCODER]
+        _write_graph(path, ENCODER, graph, _about(encoder, key))
+        store_weights_in_int8(path, out)
+    return out
+
+
+def _about(encoder: Encoder, key: str) -> dict[str, Any]:
+    """What a graph says of itself."""
+    return {"format": FORMAT, "key": key, "feature_map": [encoder.channels, encoder.height, encoder.width]}
+
+
+def _write_graph(path: Path, name: str, graph: Graph, about: dict[str, Any]) -> None:
+    """Raises CheckpointError for a graph that does not compute what PyTorch does."""
+    import onnx
+
+    proto = _traced(name, graph)
+    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about)})
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    _check_equal(name, path, graph)
 
 
 def _rounded(module: Module) -> Module:

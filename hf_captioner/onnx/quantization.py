@@ -39,6 +39,29 @@ def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
             quantize_static(graph, out, Images(images), per_channel=True, nodes_to_exclude=kept, **kinds)
 
 
+def store_weights_in_int8(graph: Path, out: Path) -> None:
+    """Write a float32 graph whose convolutions have their weights in int8 and compute in float32, for devices that
+    have no int8. Each output channel has its own scale, the largest weight being 127."""
+    import onnx
+
+    proto = onnx.load(graph)
+    weights = {each.name: each for each in proto.graph.initializer}
+    for node in [node for node in proto.graph.node if node.op_type == "Conv"]:
+        name = node.input[1]
+        values = onnx.numpy_helper.to_array(weights[name])
+        scale = (np.abs(values).reshape(len(values), -1).max(1) / 127).clip(1e-12).astype(np.float32)
+        stored = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)
+        proto.graph.initializer.remove(weights[name])
+        proto.graph.initializer.extend(
+            onnx.numpy_helper.from_array(array, f"{name}_{kind}")
+            for array, kind in ((stored, "int8"), (scale, "scale"))
+        )
+        read = onnx.helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=0)
+        proto.graph.node.insert(0, read)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, out)
+
+
 def _first_nodes(graph: Path) -> list[str]:
     """The nodes before the convolution from which on there is int8."""
     import onnx

@@ -15,7 +15,7 @@ const SIDES = /** @type {const} */ (["first", "second"]);
 /** @typedef {{ reading: Reading, caption: Caption | null, word: number }} Side */
 
 /**
- * @param {HTMLElement} root @param {Ask} ask @param {Setup} setup @param {() => void} replace another photo is wanted
+ * @param {HTMLElement} root @param {NonNullable<Ask["compare"]>} ask @param {Setup} setup @param {() => void} replace another photo is wanted
  * @returns {{ show: (state: StageState) => void }} compare this photo from now on
  */
 export function createCompare(root, ask, setup, replace) {
@@ -74,7 +74,7 @@ export function createCompare(root, ask, setup, replace) {
     reading.fail("");
     try {
       const image = await (await fetch(photo.image)).blob();
-      const caption = model ? await ask.compare(image, model, signal) : versions[0].caption;
+      const caption = model ? await ask(image, model, signal) : versions[0].caption;
       if (signal.aborted) return;
       reading.working(false);
       part(root, `compare-${SIDES[side]}-name`).textContent = model || setup.model;

@@ -12,7 +12,6 @@ import { AskError } from "./errors.js";
 import { createIntake } from "./intake.js";
 import { keepStage, keptStage, loseStage } from "./keep.js";
 import { made, part } from "./parts.js";
-import { askServer } from "./server.js";
 import { createStage } from "./stage.js";
 import { createTabs } from "./tabs.js";
 
@@ -20,7 +19,7 @@ const GONE = "Your photo is gone after the reload. Upload it again.";
 const MEGABYTE = 1 << 20;
 
 /** @param {HTMLElement} element holds the markup of page.html @param {Ask} ask */
-export function start(element, ask = askServer()) {
+export function start(element, ask) {
   /** @type {Setup} */
   const setup = JSON.parse(part(element, "setup").textContent ?? "");
   const root = element;
@@ -40,12 +39,13 @@ export function start(element, ask = askServer()) {
     },
   });
   const camera = createCamera(root, ask, setup);
-  const compare = createCompare(root, ask, setup, () => intake.choose(false));
+  const compare = ask.compare && createCompare(root, ask.compare, setup, () => intake.choose(false));
+  if (!compare) /** @type {HTMLElement} */ (root.querySelector("#tab-compare")).hidden = true;
   const intake = createIntake(root, take);
   const tabs = createTabs(root, (tab, byVisitor) => {
     if (tab !== "camera") camera.close();
     const state = stage.state();
-    if (tab === "compare" && state) compare.show(state);
+    if (tab === "compare" && state) compare?.show(state);
     go(byVisitor);
     stepped = byVisitor && tab === "caption";
   });
@@ -61,7 +61,7 @@ export function start(element, ask = askServer()) {
     const state = stage.state();
     if (!state) return;
     keepStage(state);
-    if (tabs.current() === "compare") compare.show(state);
+    if (tabs.current() === "compare") compare?.show(state);
     go(!stepped && state.photo.example !== placeOf(location.href).example);
     stepped = false;
     for (const button of part(root, "examples").children) {

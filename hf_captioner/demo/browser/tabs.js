@@ -6,7 +6,7 @@
  * @returns {{ open: (name: string, byVisitor: boolean) => void, current: () => string }} an unknown name opens the first tab
  */
 export function createTabs(root, opened) {
-  const tabs = /** @type {HTMLButtonElement[]} */ ([...root.querySelectorAll("[role=tab]")]);
+  const tabs = /** @type {HTMLButtonElement[]} */ ([...root.querySelectorAll("[role=tab]:not([hidden])")]);
   const nameOf = (/** @type {Element} */ tab) => tab.id.replace("tab-", "");
   const isOpen = (/** @type {Element} */ tab) => tab.getAttribute("aria-selected") === "true";
 

@@ -59,9 +59,9 @@
  * @property {(question: Question, signal?: AbortSignal) => Promise<Caption[]>} again
  * @property {(file: Blob, signal?: AbortSignal) => Promise<Row>} row without the attention maps
  * @property {(frame: Blob, signal?: AbortSignal) => Promise<Caption>} frame
- * @property {(image: Blob, model: string, signal?: AbortSignal) => Promise<Caption>} compare
+ * @property {(image: Blob, model: string, signal?: AbortSignal) => Promise<Caption>} [compare] where there are other models
  *
- * @typedef {object} Setup what the server tells of itself
+ * @typedef {object} Setup what the page is told of itself
  * @property {string} model
  * @property {{ key: string, label: string, outside: boolean }[]} examples
  * @property {number} low_confidence below it a caption is doubted

@@ -1,0 +1,59 @@
+// The page where the model runs in the visitor's own browser.
+
+import { start } from "../page.js";
+import { part } from "../parts.js";
+import { askDevice } from "./ask.js";
+
+const MEGABYTE = 1e6;
+const root = /** @type {HTMLElement} */ (document.querySelector("main"));
+const { examples } = JSON.parse(part(root, "setup").textContent ?? "");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const bar = part(root, "loading-bar");
+const again = part(root, "loading-again");
+
+/** @param {string} sentence @param {boolean} [isError] */
+function say(sentence, isError = false) {
+  part(root, "loading-said").textContent = sentence;
+  part(root, "loading").classList.toggle("error", isError);
+  bar.hidden = isError;
+}
+
+const ask = askDevice(new Map(await Promise.all(examples.map(example))), {
+  progress(loaded, total) {
+    const [now, all] = [loaded, total].map((bytes) => Math.round(bytes / MEGABYTE));
+    Object.assign(bar, { value: loaded, max: total });
+    say(`Loading the model, once: ${now} of ${all} MB. The examples are ready.`);
+  },
+  loaded(offline) {
+    say("The model is ready." + (offline ? " From now on the page works without a network, too." : ""));
+    bar.hidden = true;
+  },
+  lost() {
+    say("The network was lost. What has arrived is kept, and the rest is loaded once the network is back.", true);
+    again.hidden = false;
+  },
+  failed: (sentence) => say(sentence, true),
+});
+
+/** @param {{ key: string }} example @returns {Promise<[string, any]>} */
+async function example({ key }) {
+  return [key, await (await fetch(new URL(`page/example/${key}.json`, document.baseURI))).json()];
+}
+
+function load() {
+  again.hidden = true;
+  ask.load();
+}
+
+function colour() {
+  document.body.classList.toggle("dark", dark.matches);
+}
+
+colour();
+dark.addEventListener("change", colour);
+again.onclick = load;
+addEventListener("online", () => !again.hidden && load());
+start(root, ask);
+load();
+// A browser has none in private windows, or where the page is not secure: it then works while there is a network.
+navigator.serviceWorker?.register(new URL("service_worker.js", document.baseURI)).catch(console.warn);
