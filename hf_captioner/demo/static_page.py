@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from hf_captioner import CheckpointError, ImageCaptioner
 from hf_captioner.demo.limits import check_search
 from hf_captioner.demo.markup import BROWSER, DEVICE, EXAMPLES, STYLES, about, page_html, page_setup
 from hf_captioner.demo.questions import ask_photo
-from hf_captioner.hub.checkpoint import CARD, CONFIG, GENERATION, LICENSE, TOKENIZER
+from hf_captioner.hub.checkpoint import CARD, LICENSE
 from hf_captioner.hub.packaged import data_path
 from hf_captioner.hub.space import FILE_LIST, static_card
-from hf_captioner.onnx.export import FOLDER, export_encoder_for_gpu, file_names
+from hf_captioner.onnx.export import FOLDER
 from hf_captioner.onnx.web_runtime import copy_web_runtime
 
 AT_THE_ROOT = ("service_worker.js", "manifest.webmanifest", "icon.svg", "icon.png")
@@ -35,7 +34,7 @@ def write_static_page(folder: Path, model: str | None = None) -> None:
     """
     if folder.exists() and not (folder / FILE_LIST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} holds something else than an earlier page; give a new or an empty folder.")
-    captioner = ImageCaptioner.from_pretrained(model, device="cpu", backend="onnx", dtype="int8")
+    captioner = ImageCaptioner.from_pretrained(model, device="cpu", backend="torch")
     check_search(model or "The bundled captioner", captioner.generation_config)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,13 +55,15 @@ def loaded_bytes(folder: Path) -> int:
 
 
 def _is_loaded(name: str) -> bool:
-    elsewhere = ("asyncify", "webgpu", "int8_weights", LICENSE, "Notices", ".md", "icon.png")
+    elsewhere = ("asyncify", "webgpu", LICENSE, "Notices", ".md", "icon.png")
     return not any(part in name for part in elsewhere)
 
 
 def _write(folder: Path, captioner: ImageCaptioner, model: str | None) -> None:
+    captioner.export_web(folder / "model")
+    captioner.take_export(folder / "model" / FOLDER, torch.int8)
+    (folder / "model" / LICENSE).write_text(captioner.weights_license or NO_TERMS, encoding="utf-8")
     _write_page(folder, captioner, model)
-    _write_model(folder / "model", captioner)
     copy_web_runtime(folder / "runtime")
     shutil.copyfile(data_path(LICENSE), folder / LICENSE)
     (folder / CARD).write_text(static_card(model), encoding="utf-8")
@@ -96,26 +97,6 @@ def _write_page(folder: Path, captioner: ImageCaptioner, model: str | None) -> N
         answer["photo"]["name"] = name
         (examples / f"{key}.json").write_text(json.dumps(answer), encoding="utf-8")
     shutil.copyfile(source / "ATTRIBUTION.md", examples / "ATTRIBUTION.md")
-
-
-def _write_model(folder: Path, captioner: ImageCaptioner) -> None:
-    """The captioner as the browser reads it, with its terms."""
-    (folder / FOLDER).mkdir(parents=True)
-    runtime = captioner.runtime
-    assert runtime is not None
-    for name in file_names(torch.int8):
-        shutil.copyfile(runtime.folder / name, folder / FOLDER / name)
-    export_encoder_for_gpu(captioner.encoder, captioner.decoder, folder / FOLDER, key=runtime.key)
-    texts = captioner.description.texts()
-    texts[TOKENIZER] = captioner.tokenizer.to_json()
-    texts[LICENSE] = captioner.weights_license or NO_TERMS
-    for name in (CONFIG, GENERATION, TOKENIZER, LICENSE):
-        (folder / name).write_text(texts[name], encoding="utf-8")
-    if captioner.confidence is not None:
-        tensors = {
-            name: tensor.detach().float().contiguous() for name, tensor in captioner.confidence.named_parameters()
-        }
-        save_file(tensors, folder / "confidence.safetensors")
 
 
 def _names(folder: Path) -> list[str]:

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_captioner.atomic import write_text
 from hf_captioner.config import CaptionerConfig
 from hf_captioner.errors import CheckpointError, require_extra
-from hf_captioner.hub.checkpoint import CARD, CONFIG, EVALUATION, TOKENIZER, WEIGHTS, read_description
+from hf_captioner.hub.checkpoint import CARD, CONFIG, EVALUATION, GENERATION, TOKENIZER, WEIGHTS, read_description
 from hf_captioner.hub.packaged import example_images
 from hf_captioner.hub.pretrained import PreTrainedCaptioner
 from hf_captioner.hub.weights import check_weights, read_weights, stored_digest, stored_shapes
 from hf_captioner.images import read_pixels
+from hf_captioner.modeling.confidence import Confidence
 from hf_captioner.modeling.decoder import Decoder
 from hf_captioner.modeling.device import Way, has_bfloat16, quickest
 from hf_captioner.modeling.encoder import Encoder
@@ -49,6 +51,7 @@ class ExportedCaptioner(PreTrainedCaptioner):
 
     encoder: Encoder
     decoder: Decoder
+    confidence: Confidence | None
     _runtime: OnnxRuntime | None = None
     _exported: WatchedWeights | None = None
     """The weights that the runtime computes with."""
@@ -197,6 +200,27 @@ class ExportedCaptioner(PreTrainedCaptioner):
                     write_text(place / name, text)
         except OSError as error:
             raise CheckpointError(f"{place} cannot be written ({error}).") from error
+
+    def export_web(self, folder: Path) -> None:
+        """Write the captioner into a new folder as the page in the browser reads it: `config.json`,
+        `generation_config.json`, `tokenizer.json`, int8 graphs that compute the same on every device in `onnx`, and the
+        tensors of its confidence. Raises MissingExtraError, CheckpointError and, where it cannot be written, OSError.
+        """
+        key = export_key(self.config, stored_digest(self.named_parameters()))
+        (folder / FOLDER).mkdir(parents=True)
+        export_graphs(self.encoder, self.decoder, folder / FOLDER, key=key, dtypes=[torch.int8], images=None)
+        texts = self.description.texts() | {TOKENIZER: self.tokenizer.to_json()}
+        for name in (CONFIG, GENERATION, TOKENIZER):
+            (folder / name).write_text(texts[name], encoding="utf-8")
+        if self.confidence is not None:
+            tensors = {name: tensor.detach().cpu() for name, tensor in self.confidence.named_parameters()}
+            save_file(tensors, folder / "confidence.safetensors")
+
+    def take_export(self, folder: Path, dtype: torch.dtype) -> None:
+        """Compute captions from now on by ONNX Runtime, from the graphs in a folder. Raises CheckpointError for those
+        of another captioner."""
+        key = export_key(self.config, stored_digest(self.named_parameters()))
+        self._compute_by(OnnxRuntime(folder, key, dtype), dtype)
 
     def _export_graphs(self, folder: Path, key: str, dtypes: Sequence[torch.dtype]) -> None:
         images = calibration_pixels(self.config) if torch.int8 in dtypes else None

@@ -31,8 +31,6 @@ QUANTIZED = "_quantized"
 Module = TypeVar("Module", bound=torch.nn.Module)
 TOLERANCE = 1e-4
 """How far an output of a float32 graph may be from PyTorch's, as a share of the largest number in it."""
-INT8_WEIGHTS = "_int8_weights"
-"""What follows the encoder's name where only its weights are in int8, for GPUs."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -51,7 +49,8 @@ def export_graphs(
 ) -> None:
     """Write the graphs of these weights, rounded to float16 as a checkpoint stores them, into a new or empty folder.
 
-    key: what tells the captioner from every other one. images (B, 3, S, S): preprocessed, to calibrate int8 on.
+    key: what tells the captioner from every other one. images (B, 3, S, S): preprocessed, to calibrate int8 on; without
+    them the graphs of int8 have their weights in it and compute in float32.
     Raises MissingExtraError, and CheckpointError for a graph that does not compute what PyTorch does.
     """
     require_extra("An export to ONNX", "onnx", *PACKAGES)
@@ -62,21 +61,13 @@ def export_graphs(
             path = Path(temporary) / f"{name}.onnx"
             _write_graph(path, name, graph, about)
             if torch.int8 in dtypes:
-                quantize(path, folder / f"{name}{QUANTIZED}.onnx", images if name == ENCODER else None)
+                out = folder / f"{name}{QUANTIZED}.onnx"
+                if images is None:
+                    store_weights_in_int8(path, out)
+                else:
+                    quantize(path, out, images if name == ENCODER else None)
             if torch.float32 in dtypes:
                 shutil.move(path, folder / path.name)
-
-
-def export_encoder_for_gpu(encoder: Encoder, decoder: Decoder, folder: Path, *, key: str) -> Path:
-    """Write the encoder's graph with its weights in int8, to be computed in float32; its path. As `export_graphs`."""
-    require_extra("An export to ONNX", "onnx", *PACKAGES)
-    encoder.build()
-    out = folder / f"{ENCODER}{INT8_WEIGHTS}.onnx"
-    with tempfile.TemporaryDirectory() as temporary:
-        path, graph = Path(temporary) / out.name, graphs_of(_rounded(encoder), _rounded(decoder))[ENCODER]
-        _write_graph(path, ENCODER, graph, _about(encoder, key))
-        store_weights_in_int8(path, out)
-    return out
 
 
 def _about(encoder: Encoder, key: str) -> dict[str, Any]:

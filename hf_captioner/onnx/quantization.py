@@ -14,6 +14,10 @@ IN_FLOAT32 = 0.2
 (`python -m train.backends` counts it)."""
 
 
+FEW = 16
+"""A tensor with fewer numbers in a channel is no matrix of weights, and stays as it is."""
+
+
 def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
     """Write a float32 graph in int8.
 
@@ -40,23 +44,28 @@ def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
 
 
 def store_weights_in_int8(graph: Path, out: Path) -> None:
-    """Write a float32 graph whose convolutions have their weights in int8 and compute in float32, for devices that
-    have no int8. Each output channel has its own scale, the largest weight being 127."""
+    """Write a float32 graph with its weights in int8, which computes in float32: any two devices then compute the same,
+    up to the last digits, where activations in int8 are rounded this way on one and that way on another.
+
+    Each output channel has its own scale, the largest weight being 127.
+    """
     import onnx
 
     proto = onnx.load(graph)
-    weights = {each.name: each for each in proto.graph.initializer}
-    for node in [node for node in proto.graph.node if node.op_type == "Conv"]:
-        name = node.input[1]
-        values = onnx.numpy_helper.to_array(weights[name])
-        scale = (np.abs(values).reshape(len(values), -1).max(1) / 127).clip(1e-12).astype(np.float32)
-        stored = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)
-        proto.graph.initializer.remove(weights[name])
-        proto.graph.initializer.extend(
-            onnx.numpy_helper.from_array(array, f"{name}_{kind}")
-            for array, kind in ((stored, "int8"), (scale, "scale"))
-        )
-        read = onnx.helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=0)
+    for tensor in list(proto.graph.initializer):
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.ndim < 2:
+            continue
+        axis = next((axis for axis, length in enumerate(values.shape) if length > 1), 0)
+        others = tuple(other for other in range(values.ndim) if other != axis)
+        if values.size < FEW * values.shape[axis]:
+            continue
+        scale = (np.abs(values).max(others, keepdims=True) / 127).clip(1e-12)
+        stored = np.rint(values / scale).astype(np.int8)
+        proto.graph.initializer.remove(tensor)
+        for array, kind in ((stored, "int8"), (scale.ravel(), "scale")):
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}_{kind}"))
+        read = onnx.helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis)
         proto.graph.node.insert(0, read)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, out)

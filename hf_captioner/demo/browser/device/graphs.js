@@ -18,17 +18,15 @@
  * @typedef {Awaited<ReturnType<typeof openGraphs>>} Graphs
  */
 
-/** The encoder's weights are stored in eight bits; a GPU computes with them in float32. */
-const ON_GPU = { executionProviders: ["webgpu"], extra: { session: { disable_quant_qdq: "1" } } };
-const ON_PROCESSOR = { executionProviders: ["wasm"] };
+const UNPACKED = { extra: { session: { disable_quant_qdq: "1" } } }; // weights in eight bits become float32 once, when a graph is opened
 
 /** @param {Runtime} runtime @param {GraphFiles} files @param {boolean} onGpu where the encoder is computed */
 export async function openGraphs(runtime, files, onGpu) {
-  const open = (/** @type {ArrayBuffer} */ file, /** @type {object} */ how) =>
-    runtime.InferenceSession.create(new Uint8Array(file), how);
-  const encoder = await open(files.encoder, onGpu ? ON_GPU : ON_PROCESSOR);
-  const starter = await open(files.start, ON_PROCESSOR);
-  const stepper = await open(files.step, ON_PROCESSOR);
+  const open = (/** @type {ArrayBuffer} */ file, /** @type {"wasm" | "webgpu"} */ provider) =>
+    runtime.InferenceSession.create(new Uint8Array(file), { executionProviders: [provider], ...UNPACKED });
+  const encoder = await open(files.encoder, onGpu ? "webgpu" : "wasm");
+  const starter = await open(files.start, "wasm");
+  const stepper = await open(files.step, "wasm");
   const recurrent = stepper.inputNames.filter((name) => !["input_ids", "keys", "values", "context"].includes(name));
   const { Tensor } = runtime;
 

@@ -5,18 +5,10 @@ import { openGraphs } from "./graphs.js";
 import { unpacked } from "./loading.js";
 
 const MOST_THREADS = 4; // more are no quicker for one photo
-const DECODER = ["model/onnx/decoder_start_model_quantized.onnx", "model/onnx/decoder_model_quantized.onnx"];
+const GRAPHS = ["encoder_model", "decoder_start_model", "decoder_model"].map((name) => `model/onnx/${name}_quantized.onnx`);
 const WAYS = {
-  gpu: {
-    script: "ort.webgpu.min.mjs",
-    module: "ort-wasm-simd-threaded.asyncify",
-    graphs: ["model/onnx/encoder_model_int8_weights.onnx", ...DECODER],
-  },
-  processor: {
-    script: "ort.wasm.min.mjs",
-    module: "ort-wasm-simd-threaded",
-    graphs: ["model/onnx/encoder_model_quantized.onnx", ...DECODER],
-  },
+  gpu: { script: "ort.webgpu.min.mjs", module: "ort-wasm-simd-threaded.asyncify" },
+  processor: { script: "ort.wasm.min.mjs", module: "ort-wasm-simd-threaded" },
 };
 
 /** @typedef {keyof typeof WAYS} Way */
@@ -29,7 +21,7 @@ export async function bestWay() {
 }
 
 /** What is loaded for it. @param {Way} way */
-export const filesOf = (way) => [`runtime/${WAYS[way].module}.wasm.gz`, ...WAYS[way].graphs];
+export const filesOf = (way) => [`runtime/${WAYS[way].module}.wasm.gz`, ...GRAPHS];
 
 /** @param {Way} way @param {URL} base where the page is @param {ArrayBuffer[]} files those of `filesOf` */
 export async function openRuntime(way, base, [wasm, encoder, start, step]) {
