@@ -1,4 +1,4 @@
-# make demo | make test | make caption IMAGE=dog.jpg | make train | make lint | make types
+# make demo | make web | make caption IMAGE=dog.jpg | make test | make lint | make types | make train
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -8,8 +8,9 @@ GENERAL ?= ../shared/data/general
 WEIGHTS ?= ../shared/weights
 OUT ?= runs
 FUZZ_SECONDS ?= 600
+FOLDER ?= $(OUT)/web
 
-.PHONY: setup demo caption test lint types audit fuzz train
+.PHONY: setup demo web caption test lint types audit fuzz train
 
 # Everything; the page alone needs less.
 setup: $(VENV)/.ready
@@ -19,15 +20,23 @@ $(UV):
 	$(RUN) -m pip install --quiet uv
 
 $(VENV)/.ready: pyproject.toml | $(UV)
-	$(UV) pip install --quiet --python $(RUN) --editable ".[demo,train,timm,bulk,ray,onnx,completion,dev]"
-	touch $(VENV)/.ready-demo $@
+	$(UV) pip install --quiet --python $(RUN) --editable ".[demo,web,train,timm,bulk,ray,onnx,completion,dev]"
+	touch $(VENV)/.ready-demo $(VENV)/.ready-web $@
 
 $(VENV)/.ready-demo: pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(RUN) --editable ".[demo]"
 	touch $@
 
+$(VENV)/.ready-web: pyproject.toml | $(UV)
+	$(UV) pip install --quiet --python $(RUN) --editable ".[web]"
+	touch $@
+
 demo: $(VENV)/.ready-demo
 	$(VENV)/bin/hf-captioner demo
+
+# The page as a folder for any static host; then: python3 -m http.server --directory $(FOLDER)
+web: $(VENV)/.ready-web
+	$(VENV)/bin/hf-captioner export --web $(FOLDER)
 
 caption: $(VENV)/.ready-demo
 	@test -n "$(IMAGE)" || { echo "make caption needs an image: make caption IMAGE=dog.jpg" >&2; exit 2; }

@@ -1,5 +1,6 @@
 """The page as a folder that any static host serves: the model runs in the visitor's browser."""
 
+import base64
 import hashlib
 import json
 import os
@@ -81,7 +82,9 @@ def _write_page(folder: Path, captioner: ImageCaptioner, model: str | None) -> N
     examples.mkdir(parents=True)
     content = page_html(captioner.evaluation, about(captioner, model), page_setup(model), DEVICE)
     template = (BROWSER / "device" / "index.html").read_text(encoding="utf-8")
-    (folder / "index.html").write_text(template.replace("<!-- page -->", content), encoding="utf-8")
+    icon = base64.b64encode((BROWSER / "device" / "icon.svg").read_bytes()).decode()
+    index = template.replace("<!-- page -->", content).replace("<!-- icon -->", f"data:image/svg+xml;base64,{icon}")
+    (folder / "index.html").write_text(index, encoding="utf-8")
     for name in AT_THE_ROOT:
         shutil.copyfile(BROWSER / "device" / name, folder / name)
     for name in (*STYLES, "colours.css", "device/device.css"):

@@ -129,8 +129,8 @@ def _pushed_before(repo_id: str, token: str | bool | None) -> list[str]:
     """The files that the last push to this Space wrote, of either kind; none of those that it does not name is ever
     deleted."""
     lists = {name: _downloaded(repo_id, name, token) for name in (PUSHED, FILE_LIST)}
-    static = lists[FILE_LIST]
-    return [*(lists[PUSHED] or "").splitlines(), *([FILE_LIST, *json.loads(static)["files"]] if static else [])]
+    static = json.loads(lists[FILE_LIST] or '{"files": []}')["files"]
+    return [*lists, *(lists[PUSHED] or "").splitlines(), *static]
 
 
 def _downloaded(repo_id: str, name: str, token: str | bool | None) -> str | None:

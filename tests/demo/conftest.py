@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
 
 from hf_captioner import ImageCaptioner
+from hf_captioner.demo.static_page import write_static_page
 from tests.conftest import generated
 from tests.demo.browsing import CHROMIUM, expect_caption, give
 from tests.demo.serving import Server, demo
@@ -71,3 +73,19 @@ def captioned(page: Page, saved_captioner: ImageCaptioner, tmp_path: Path) -> Pa
     give(page, path)
     expect_caption(page, saved_captioner.caption(generated(3)).text)
     return page
+
+
+@pytest.fixture(scope="session")
+def static_page(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page as a folder, with the tiny checkpoint; do not write into it."""
+    folder = tmp_path_factory.mktemp("static") / "page"
+    write_static_page(folder, str(checkpoint))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def in_python(checkpoint: Path, static_page: Path) -> ImageCaptioner:
+    """What the static page computes, computed by Python."""
+    captioner = ImageCaptioner.from_pretrained(checkpoint, backend="torch")
+    captioner.take_export(static_page / "model" / "onnx", torch.int8)
+    return captioner

@@ -122,7 +122,7 @@ export function start(element, ask) {
   }
 
   /** @param {string} key @param {How} how */
-  const example = (key, how) => caption(() => ask.example(key, asking.signal), imageOf(key), key, how);
+  const example = (key, how) => caption(() => ask.example(key, asking.signal), ask.picture(key), key, how);
 
   /** What the address says, by Back and Forward. */
   function follow() {
@@ -145,7 +145,7 @@ export function start(element, ask) {
     return setup.examples.some((example) => example.key === key);
   }
 
-  part(root, "examples").append(...setup.examples.map((each) => exampleButton(each, () => example(each.key, { play: !isStill() }))));
+  part(root, "examples").append(...setup.examples.map((each) => exampleButton(each, ask.picture(each.key), () => example(each.key, { play: !isStill() }))));
   part(root, "upload").onclick = () => intake.choose(false);
   part(root, "take").onclick = () => void intake.photograph();
   for (const button of root.querySelectorAll("[data-copy]")) {
@@ -172,11 +172,10 @@ export function start(element, ask) {
 }
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-const imageOf = (/** @type {string} */ key) => new URL(`page/example/${key}.jpg`, document.baseURI).href;
 
-/** @param {Setup["examples"][number]} example @param {() => void} onclick */
-function exampleButton({ key, label, outside }, onclick) {
-  const image = made("img", { src: imageOf(key), alt: "", width: 88, height: 66 });
+/** @param {Setup["examples"][number]} example @param {string} src @param {() => void} onclick */
+function exampleButton({ key, label, outside }, src, onclick) {
+  const image = made("img", { src, alt: "", width: 88, height: 66 });
   const note = outside ? [made("small", {}, "outside what it knows")] : [];
   return made("button", { type: "button", id: `example-${key}`, onclick }, image, made("span", {}, label, ...note));
 }

@@ -34,6 +34,7 @@ export function askServer() {
       const { photo, captions } = await asked(`example/${encodeURIComponent(key)}`, { signal });
       return { photo: { ...photo, example: key }, captions };
     },
+    picture: (key) => new URL(`page/example/${encodeURIComponent(key)}.jpg`, document.baseURI).href,
     async again({ photo, request, covered, words }, signal) {
       const body = JSON.stringify({ input: photo.input, covered, words, ...request });
       const headers = { "content-type": "application/json" };

@@ -56,6 +56,7 @@
  * @typedef {object} Ask whatever runs the model: a server, or the browser itself. Rejects with an AskError.
  * @property {(file: Blob, name: string, signal?: AbortSignal) => Promise<Answer>} photo
  * @property {(key: string, signal?: AbortSignal) => Promise<Answer>} example
+ * @property {(key: string) => string} picture a URL for <img> of an example
  * @property {(question: Question, signal?: AbortSignal) => Promise<Caption[]>} again
  * @property {(file: Blob, signal?: AbortSignal) => Promise<Row>} row without the attention maps
  * @property {(frame: Blob, signal?: AbortSignal) => Promise<Caption>} frame

@@ -9,7 +9,7 @@ const FAULT = "The page failed at this photo. Try another one.";
 /**
  * @typedef {object} Loading what is told of it while the model is loaded
  * @property {(loaded: number, total: number) => void} progress bytes
- * @property {(offline: boolean) => void} loaded whether the next visit needs no network
+ * @property {(kept: boolean) => void} loaded whether the browser has kept it for the next visit
  * @property {() => void} lost the network; `again` goes on
  * @property {(sentence: string) => void} failed for good
  */
@@ -36,7 +36,7 @@ export function askDevice(examples, loading) {
       giveUp(new AskError(data.sentence));
     }
     if (data.kind === "loaded") {
-      loading.loaded(data.offline);
+      loading.loaded(data.kept);
       open();
     }
     if (data.kind === "answer") settle(data.id)?.done(data.answer);
@@ -70,6 +70,7 @@ export function askDevice(examples, loading) {
     again: (question, signal) => asked("again", [question], signal),
     row: (file, signal) => asked("row", [file], signal),
     frame: (frame, signal) => asked("frame", [frame], signal),
+    picture: (key) => examples.get(key).photo.image,
     async example(key) {
       const { photo, captions } = examples.get(key);
       return { photo: { ...photo, example: key }, captions };

@@ -83,7 +83,8 @@ export async function generate(decoder, config, { start, end, banned, prefix }) 
       });
     });
     if (pools.every((_, group) => isClosed(group))) break;
-    step = await decoder.step(running.flat().map(({ ids }) => [start, ...ids]), parents);
+    const onlyOne = length === 0; // before the first word there is a single hypothesis
+    step = await decoder.step(running.flat().map(({ ids }) => [start, ...ids]), onlyOne ? parents.map(() => 0) : parents);
   }
   if (length === config.max_length) cut();
   return best();

@@ -5,6 +5,7 @@ import { part } from "../parts.js";
 import { askDevice } from "./ask.js";
 
 const MEGABYTE = 1e6;
+const READY = "The model is ready.";
 const root = /** @type {HTMLElement} */ (document.querySelector("main"));
 const { examples } = JSON.parse(part(root, "setup").textContent ?? "");
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -24,9 +25,10 @@ const ask = askDevice(new Map(await Promise.all(examples.map(example))), {
     Object.assign(bar, { value: loaded, max: total });
     say(`Loading the model, once: ${now} of ${all} MB. The examples are ready.`);
   },
-  loaded(offline) {
-    say("The model is ready." + (offline ? " From now on the page works without a network, too." : ""));
+  async loaded(kept) {
+    say(READY);
     bar.hidden = true;
+    if (kept && (await keepPage())) say(`${READY} From now on the page works without a network, too.`);
   },
   lost() {
     say("The network was lost. What has arrived is kept, and the rest is loaded once the network is back.", true);
@@ -55,5 +57,19 @@ again.onclick = load;
 addEventListener("online", () => !again.hidden && load());
 start(root, ask);
 load();
-// A browser has none in private windows, or where the page is not secure: it then works while there is a network.
-navigator.serviceWorker?.register(new URL("service_worker.js", document.baseURI)).catch(console.warn);
+
+/** Whether the next visit finds the page's own files in this browser. */
+async function keepPage() {
+  if (!navigator.serviceWorker) return false; // in a private window, or where the page is not secure
+  try {
+    const kept = await navigator.serviceWorker.register(new URL("service_worker.js", document.baseURI));
+    const worker = kept.installing ?? kept.waiting;
+    if (!worker) return kept.active !== null;
+    return await new Promise((done) => {
+      worker.addEventListener("statechange", () => ["activated", "redundant"].includes(worker.state) && done(worker.state === "activated"));
+    });
+  } catch (error) {
+    console.warn("The page is not kept for the next visit.", error);
+    return false;
+  }
+}

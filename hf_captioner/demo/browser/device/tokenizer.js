@@ -15,7 +15,8 @@ export function createTokenizer(file) {
 
   /** Lower case; hyphens and slashes become spaces, and whatever else is not a letter is removed. @param {string} text */
   function split(text) {
-    const normal = text.normalize("NFC").toLowerCase().replace(/[-/\s]+/gu, " ").replace(/[^\p{L}\p{M} ]+/gu, "");
+    const lower = Array.from(text.normalize("NFC"), (character) => character.toLowerCase()).join("");
+    const normal = lower.replace(/[-/\s]+/gu, " ").replace(/[^\p{L}\p{M} ]+/gu, "");
     return normal.split(" ").filter(Boolean);
   }
 

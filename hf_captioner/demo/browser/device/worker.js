@@ -14,7 +14,7 @@ import { createTokenizer } from "./tokenizer.js";
  * @typedef {{ kind: "stop", id: number }} Stop
  * @typedef {{ kind: "ask", id: number, what: "photo" | "again" | "row" | "frame", given: any[] }} Asked
  * @typedef {{ kind: "progress", loaded: number, total: number }
- *   | { kind: "loaded", offline: boolean }
+ *   | { kind: "loaded", kept: boolean }
  *   | { kind: "lost" }
  *   | { kind: "failed", sentence: string }
  *   | { kind: "answer", id: number, answer: any }
@@ -46,7 +46,7 @@ async function load() {
     loader ??= createLoader(BASE, list);
     const own = [...SETTINGS, ...(TENSORS in list.files ? [TENSORS] : [])];
     captioner = await opened(await bestWay(), loader, own);
-    tell({ kind: "loaded", offline: loader.keeps() });
+    tell({ kind: "loaded", kept: loader.keeps() });
   } catch (error) {
     if (error instanceof NetworkLost) tell({ kind: "lost" });
     else if (error instanceof Replaced) tell({ kind: "failed", sentence: REPLACED });

@@ -1,0 +1,77 @@
+"""The page without a server in browsers that are not like others, and against Python on fifty photographs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import expect, sync_playwright
+
+from hf_captioner import Caption, ImageCaptioner
+from hf_captioner.demo.static_page import loaded_bytes, write_static_page
+from tests.conftest import generated
+from tests.demo.browsing import CHROMIUM, give, needs_browser, panel, words
+from tests.demo.static_host import hosted
+from train.backends import changes
+from train.benchmark import write_images
+from train.browser import in_browser, served
+
+pytestmark = needs_browser
+GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+"""A graphics card of software."""
+
+
+@pytest.fixture(scope="module")
+def bundled_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundled") / "page"
+    write_static_page(folder)
+    assert loaded_bytes(folder) <= 45e6
+    return folder
+
+
+def test_fifty_photographs_have_the_captions_that_python_gives_them(bundled_page: Path, tmp_path: Path) -> None:
+    captioner = ImageCaptioner.from_pretrained(backend="torch")
+    captioner.take_export(bundled_page / "model" / "onnx", torch.int8)
+    paths = write_images(tmp_path, 50)
+    with served(bundled_page) as address:
+        found = list(in_browser(address, paths))
+    expected = [caption.to_dict(attention=True) for caption in captioner.caption(paths, batch_size=1)]
+    differing, _, confidence, _, attention = changes(expected, found)
+    assert differing == "0 of 50"
+    assert float(confidence) <= 0.001 and float(attention.rstrip("%")) <= 0.1
+
+
+def test_a_gpu_writes_the_same(static_page: Path, in_python: ImageCaptioner, tmp_path: Path) -> None:
+    path = tmp_path / "mine.png"
+    generated(5).save(path)
+    with hosted(static_page) as host:
+        (found,) = in_browser(host.url, [path], *GPU)
+        assert "runtime/ort-wasm-simd-threaded.asyncify.wasm.gz" in host.asked
+        assert "runtime/ort-wasm-simd-threaded.wasm.gz" not in host.asked
+    expected: Caption = in_python.caption(path)
+    assert found["caption"] == expected.text
+    assert [word["probability"] for word in found["words"]] == pytest.approx(
+        [word.probability for word in expected.words], abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--js-flags=--noexpose-wasm", "it has no WebAssembly. Use a newer browser, or another one."),
+        ("--js-flags=--wasm-max-mem-pages=64", "too little memory for the model. Close other pages"),
+    ],
+)
+def test_what_a_browser_lacks_is_told_and_the_examples_stay(
+    static_page: Path, flag: str, sentence: str, image_path: Path
+) -> None:
+    with hosted(static_page) as host, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", flag])
+        page = browser.new_page()
+        page.goto(host.url)
+        expect(page.locator("[data-part=loading]")).to_contain_text(sentence)
+        expect(words(page).first).to_be_visible()
+        give(page, image_path)
+        expect(panel(page, "Caption").get_by_text(sentence)).to_be_visible()
+        page.locator("#example-coffee").click()
+        expect(page.locator("#example-coffee")).to_have_attribute("aria-pressed", "true")
+        browser.close()
