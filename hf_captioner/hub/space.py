@@ -128,9 +128,19 @@ def _write_cards(checkpoint: Path, space: Path, target: Path, repo_id: str, mode
 def _pushed_before(repo_id: str, token: str | bool | None) -> list[str]:
     """The files that the last push to this Space wrote, of either kind; none of those that it does not name is ever
     deleted."""
-    lists = {name: _downloaded(repo_id, name, token) for name in (PUSHED, FILE_LIST)}
-    static = json.loads(lists[FILE_LIST] or '{"files": []}')["files"]
-    return [*lists, *(lists[PUSHED] or "").splitlines(), *static]
+    pushed, listed = (_downloaded(repo_id, name, token) for name in (PUSHED, FILE_LIST))
+    served = [] if pushed is None else [PUSHED, *pushed.splitlines()]
+    static = [] if listed is None else _files_of_page(listed)
+    return [*served, *static]
+
+
+def _files_of_page(listed: str) -> list[str]:
+    """What a static page's list names, itself included; nothing where it is somebody else's file of this name."""
+    try:
+        found = json.loads(listed)
+        return [FILE_LIST, *map(str, found["files"])] if {"build", "files"} == found.keys() else []
+    except (ValueError, TypeError, AttributeError):
+        return []
 
 
 def _downloaded(repo_id: str, name: str, token: str | bool | None) -> str | None:

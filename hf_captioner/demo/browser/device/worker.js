@@ -24,8 +24,9 @@ import { createTokenizer } from "./tokenizer.js";
 const BASE = new URL("../../", import.meta.url);
 const SETTINGS = ["config", "generation_config", "tokenizer"].map((name) => `model/${name}.json`);
 const TENSORS = "model/confidence.safetensors";
-const NO_WEBASSEMBLY = "This browser cannot run the model: it has no WebAssembly. Use a newer browser, or another one.";
+const TOO_OLD = "This browser cannot run the model: its WebAssembly is missing or too old. Use a newer browser, or another one.";
 const NO_MEMORY = "This device has too little memory for the model. Close other pages, or use another device.";
+const FAULT = "The model could not be opened. Reload the page, or use another browser.";
 const REPLACED = "The page was replaced by a newer one meanwhile. Reload it.";
 
 class Stopped extends Error {}
@@ -41,18 +42,25 @@ const stopped = new Set();
 
 async function load() {
   try {
-    if (!("WebAssembly" in self)) return tell({ kind: "failed", sentence: NO_WEBASSEMBLY });
+    if (!("WebAssembly" in self && "DecompressionStream" in self)) return tell({ kind: "failed", sentence: TOO_OLD });
     const list = await listOf(BASE);
     loader ??= createLoader(BASE, list);
     const own = [...SETTINGS, ...(TENSORS in list.files ? [TENSORS] : [])];
     captioner = await opened(await bestWay(), loader, own);
     tell({ kind: "loaded", kept: loader.keeps() });
   } catch (error) {
-    if (error instanceof NetworkLost) tell({ kind: "lost" });
-    else if (error instanceof Replaced) tell({ kind: "failed", sentence: REPLACED });
-    else if (isOutOfMemory(error)) tell({ kind: "failed", sentence: NO_MEMORY });
-    else throw error;
+    if (error instanceof NetworkLost) return tell({ kind: "lost" });
+    const sentence = sentenceOf(error);
+    tell({ kind: "failed", sentence });
+    if (sentence === FAULT) throw error;
   }
+}
+
+/** @param {unknown} error @returns {string} */
+function sentenceOf(error) {
+  if (error instanceof Replaced) return REPLACED;
+  if (isOutOfMemory(error)) return NO_MEMORY;
+  return error instanceof WebAssembly.CompileError || /CompileError/.test(String(error)) ? TOO_OLD : FAULT;
 }
 
 /** @param {Way} way @param {ReturnType<typeof createLoader>} from @param {string[]} own the model's files but for graphs */
