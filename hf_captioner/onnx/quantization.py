@@ -14,8 +14,10 @@ IN_FLOAT32 = 0.2
 (`python -m train.backends` counts it)."""
 
 
-FEW = 16
-"""A tensor with fewer numbers in a channel is no matrix of weights, and stays as it is."""
+BLOCK = 32
+"""Weights of a channel that share a scale."""
+BLOCK_OPSET = 21
+"""From which on ONNX has such blocks."""
 
 
 def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
@@ -24,6 +26,7 @@ def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
     images (B, 3, S, S): what the ranges of a network of convolutions are measured on, so that it computes in int8 as
     a whole. Without images only the weights are stored in int8, and every input is quantized as it comes.
     """
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
     class Images(CalibrationDataReader):
@@ -39,7 +42,7 @@ def quantize(graph: Path, out: Path, images: Tensor | None) -> None:
             quantize_dynamic(graph, out, per_channel=True, weight_type=QuantType.QInt8)
         else:
             kinds: Any = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-            kept = _first_nodes(graph)
+            kept = _first_nodes(onnx.load(graph))
             quantize_static(graph, out, Images(images), per_channel=True, nodes_to_exclude=kept, **kinds)
 
 
@@ -47,37 +50,40 @@ def store_weights_in_int8(graph: Path, out: Path) -> None:
     """Write a float32 graph with its weights in int8, which computes in float32: any two devices then compute the same,
     up to the last digits, where activations in int8 are rounded this way on one and that way on another.
 
-    Each output channel has its own scale, the largest weight being 127.
+    BLOCK weights of an output channel share a scale, the largest of them being 127. A network's first convolutions stay
+    in float32.
     """
     import onnx
 
     proto = onnx.load(graph)
+    kept = set(_first_nodes(proto))
+    in_float32 = {node.input[1] for node in proto.graph.node if node.op_type == "Conv" and node.name in kept}
     for tensor in list(proto.graph.initializer):
         name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.ndim < 2:
+        axis = next((axis for axis, length in enumerate(values.shape) if length > 1), 0) + 1
+        if values.dtype != np.float32 or values.ndim <= axis or name in in_float32 or values.shape[axis] % BLOCK:
             continue
-        axis = next((axis for axis, length in enumerate(values.shape) if length > 1), 0)
-        others = tuple(other for other in range(values.ndim) if other != axis)
-        if values.size < FEW * values.shape[axis]:
-            continue
-        scale = (np.abs(values).max(others, keepdims=True) / 127).clip(1e-12)
-        stored = np.rint(values / scale).astype(np.int8)
+        blocks = values.reshape(*values.shape[:axis], -1, BLOCK, *values.shape[axis + 1 :])
+        scale = (np.abs(blocks).max(axis + 1, keepdims=True) / 127).clip(1e-12)
+        stored = np.rint(blocks / scale).astype(np.int8).reshape(values.shape)
         proto.graph.initializer.remove(tensor)
-        for array, kind in ((stored, "int8"), (scale.ravel(), "scale")):
+        for array, kind in ((stored, "int8"), (scale.squeeze(axis + 1), "scale")):
             proto.graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}_{kind}"))
-        read = onnx.helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis)
+        read = onnx.helper.make_node(
+            "DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis, block_size=BLOCK
+        )
         proto.graph.node.insert(0, read)
+    proto.opset_import[0].version = BLOCK_OPSET
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, out)
 
 
-def _first_nodes(graph: Path) -> list[str]:
-    """The nodes before the convolution from which on there is int8."""
-    import onnx
-
-    nodes = onnx.load(graph).graph.node
-    convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
-    return [node.name for node in nodes[: convolutions[int(IN_FLOAT32 * len(convolutions))]]]
+def _first_nodes(proto: Any) -> list[str]:
+    """The nodes of an `onnx.ModelProto` before the convolution from which on there is int8; none without any."""
+    convolutions = [index for index, node in enumerate(proto.graph.node) if node.op_type == "Conv"]
+    if not convolutions:
+        return []
+    return [node.name for node in proto.graph.node[: convolutions[int(IN_FLOAT32 * len(convolutions))]]]
 
 
 @contextlib.contextmanager

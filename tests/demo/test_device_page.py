@@ -49,6 +49,7 @@ def opened(context: BrowserContext, host: Host) -> Page:
 
 def expect_ready(page: Page) -> None:
     expect(page.locator("[data-part=loading]")).to_contain_text("ready. From now on the page works without a network")
+    expect(page.locator("[data-part=loading] :is(progress, button):visible")).to_have_count(0)
 
 
 @pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])

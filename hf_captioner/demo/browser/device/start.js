@@ -12,29 +12,28 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const bar = part(root, "loading-bar");
 const again = part(root, "loading-again");
 
-/** @param {string} sentence @param {boolean} [isError] */
-function say(sentence, isError = false) {
+/** @param {string} sentence @param {"loading" | "ready" | "error"} state */
+function say(sentence, state) {
   part(root, "loading-said").textContent = sentence;
-  part(root, "loading").classList.toggle("error", isError);
-  bar.hidden = isError;
+  part(root, "loading").classList.toggle("error", state === "error");
+  bar.hidden = state !== "loading";
 }
 
 const ask = askDevice(new Map(await Promise.all(examples.map(example))), {
   progress(loaded, total) {
     const [now, all] = [loaded, total].map((bytes) => Math.round(bytes / MEGABYTE));
     Object.assign(bar, { value: loaded, max: total });
-    say(`Loading the model, once: ${now} of ${all} MB. The examples are ready.`);
+    say(`Loading the model, once: ${now} of ${all} MB. The examples are ready.`, "loading");
   },
   async loaded(kept) {
-    say(READY);
-    bar.hidden = true;
-    if (kept && (await keepPage())) say(`${READY} From now on the page works without a network, too.`);
+    say(READY, "ready");
+    if (kept && (await keepPage())) say(`${READY} From now on the page works without a network, too.`, "ready");
   },
   lost() {
-    say("The network was lost. What has arrived is kept, and the rest is loaded once the network is back.", true);
+    say("The network was lost. What has arrived is kept, and the rest is loaded once the network is back.", "error");
     again.hidden = false;
   },
-  failed: (sentence) => say(sentence, true),
+  failed: (sentence) => say(sentence, "error"),
 });
 
 /** @param {{ key: string }} example @returns {Promise<[string, any]>} */
