@@ -14,8 +14,8 @@ IN_FLOAT32 = 0.2
 (`python -m train.backends` counts it)."""
 
 
-BLOCK = 32
-"""Weights of a channel that share a scale."""
+BLOCK, SMALLEST_BLOCK = 32, 8
+"""How many weights of a channel share a scale: as many as divide their number."""
 BLOCK_OPSET = 21
 """From which on ONNX has such blocks."""
 
@@ -50,8 +50,8 @@ def store_weights_in_int8(graph: Path, out: Path) -> None:
     """Write a float32 graph with its weights in int8, which computes in float32: any two devices then compute the same,
     up to the last digits, where activations in int8 are rounded this way on one and that way on another.
 
-    BLOCK weights of an output channel share a scale, the largest of them being 127. A network's first convolutions stay
-    in float32.
+    A block of an output channel's weights shares a scale, the largest of them being 127. A network's first convolutions
+    stay in float32.
     """
     import onnx
 
@@ -61,21 +61,28 @@ def store_weights_in_int8(graph: Path, out: Path) -> None:
     for tensor in list(proto.graph.initializer):
         name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
         axis = next((axis for axis, length in enumerate(values.shape) if length > 1), 0) + 1
-        if values.dtype != np.float32 or values.ndim <= axis or name in in_float32 or values.shape[axis] % BLOCK:
+        few = values.ndim <= axis or values.shape[axis] < SMALLEST_BLOCK
+        if values.dtype != np.float32 or few or name in in_float32:
             continue
-        blocks = values.reshape(*values.shape[:axis], -1, BLOCK, *values.shape[axis + 1 :])
+        block = _block(values.shape[axis])
+        blocks = values.reshape(*values.shape[:axis], -1, block, *values.shape[axis + 1 :])
         scale = (np.abs(blocks).max(axis + 1, keepdims=True) / 127).clip(1e-12)
         stored = np.rint(blocks / scale).astype(np.int8).reshape(values.shape)
         proto.graph.initializer.remove(tensor)
         for array, kind in ((stored, "int8"), (scale.squeeze(axis + 1), "scale")):
             proto.graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}_{kind}"))
         read = onnx.helper.make_node(
-            "DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis, block_size=BLOCK
+            "DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis, block_size=block
         )
         proto.graph.node.insert(0, read)
     proto.opset_import[0].version = BLOCK_OPSET
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, out)
+
+
+def _block(weights: int) -> int:
+    """The largest block that divides so many weights; all of them where none does."""
+    return next((block for block in range(BLOCK, SMALLEST_BLOCK - 1, -1) if weights % block == 0), weights)
 
 
 def _first_nodes(proto: Any) -> list[str]:

@@ -1,14 +1,18 @@
 """The page without a server in browsers that are not like others, and against Python on fifty photographs."""
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from playwright.sync_api import expect, sync_playwright
 
-from hf_captioner import Caption, ImageCaptioner
+from hf_captioner import Caption, CaptionerConfig, ImageCaptioner
+from hf_captioner.config import ConfidenceConfig
 from hf_captioner.demo.static_page import loaded_bytes, write_static_page
-from tests.conftest import generated
+from hf_captioner.modeling.tokenizer import CaptionTokenizer
+from tests.conftest import SENTENCES, generated
 from tests.demo.browsing import CHROMIUM, give, needs_browser, panel, words
 from tests.demo.static_host import hosted
 from train.backends import changes
@@ -52,6 +56,27 @@ def test_a_gpu_writes_the_same(static_page: Path, in_python: ImageCaptioner, tmp
     assert [word["probability"] for word in found["words"]] == pytest.approx(
         [word.probability for word in expected.words], abs=1e-3
     )
+
+
+def test_another_kind_of_captioner_runs_in_the_browser(tiny_config: CaptionerConfig, tmp_path: Path) -> None:
+    """With one recurrent state, attention to nothing, and a confidence."""
+    torch.manual_seed(0)
+    confidence = ConfidenceConfig(-1.0, 9.0, 6.0, 0.7)
+    config = dataclasses.replace(tiny_config, decoder="gru", attention="none", confidence=confidence)
+    tokenizer = CaptionTokenizer.build(SENTENCES, min_count=1)
+    ImageCaptioner(config, tokenizer).save_pretrained(tmp_path / "saved")
+    write_static_page(tmp_path / "page", str(tmp_path / "saved"))
+    captioner = ImageCaptioner.from_pretrained(tmp_path / "saved", backend="torch")
+    captioner.take_export(tmp_path / "page" / "model" / "onnx", torch.int8)
+    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        generated(seed).save(path)
+    with served(tmp_path / "page") as address:
+        found = list(in_browser(address, paths))
+    for one, other in zip(found, captioner.caption(paths), strict=True):
+        assert one["caption"] == other.text
+        assert one["confidence"] == pytest.approx(other.confidence, abs=1e-5)
+        assert np.allclose(one["words"][0]["attention"], other.words[0].attention, atol=1e-5)
 
 
 OLD = "its WebAssembly is missing or too old. Use a newer browser, or another one."

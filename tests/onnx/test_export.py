@@ -74,6 +74,36 @@ def test_each_graph_computes_what_pytorch_does(
             assert close(named["attention"].reshape(images * hypotheses, -1), step.attention)
 
 
+@pytest.mark.parametrize(("encoder", "decoder", "attention", "size"), KINDS[:5:2])
+def test_a_pages_graphs_have_small_weights_and_compute_nearly_the_same(
+    encoder: str, decoder: str, attention: str, size: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    tokenizer = CaptionTokenizer.build(SENTENCES, min_count=1)
+    config = CaptionerConfig(
+        len(tokenizer), encoder=encoder, image_size=size, decoder=decoder, attention=attention, hidden_size=64,
+        backward_hidden_size=32,
+    )  # fmt: skip
+    captioner = ImageCaptioner(config, tokenizer)
+    captioner.export_web(tmp_path / "model")
+    stored = sum(path.stat().st_size for path in (tmp_path / "model" / "onnx").iterdir())
+    assert stored < 0.35 * 4 * sum(parameter.numel() for parameter in captioner.parameters()) + 300_000
+    pixels = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        features = captioner.encoder(pixels)
+        start = captioner.decoder.start(features)
+        step = captioner.decoder.step(torch.zeros(2, dtype=torch.long), start)
+    captioner.take_export(tmp_path / "model" / "onnx", torch.int8)
+    runtime = captioner.runtime
+    assert runtime is not None
+    found = runtime.encode(pixels)
+    assert 0 < (found.values - features.values).norm() < 0.1 * features.values.norm()
+    again = runtime.step(torch.zeros(2, dtype=torch.long), runtime.start(found))
+    assert (again.log_probs - step.log_probs).abs().max() < 0.1
+    with pytest.raises(CheckpointError, match="another captioner, or of earlier weights"):
+        ImageCaptioner(config, tokenizer).take_export(tmp_path / "model" / "onnx", torch.int8)
+
+
 def test_an_export_is_what_the_hubs_repositories_have(exported_once: Path, checkpoint: Path) -> None:
     found = {path.relative_to(exported_once).as_posix() for path in exported_once.rglob("*") if path.is_file()}
     assert {f"onnx/{name}.onnx" for name in ("encoder_model", "decoder_model", "decoder_start_model")} <= found
