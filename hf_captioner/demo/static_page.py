@@ -23,6 +23,8 @@ from hf_captioner.onnx.web_runtime import copy_web_runtime
 
 AT_THE_ROOT = ("service_worker.js", "manifest.webmanifest", "icon.svg", "icon.png")
 """Of `browser/device`, what belongs beside index.html."""
+FOR_GPUS = "asyncify.wasm.gzip"
+"""The end of the name of what only browsers with WebGPU load."""
 NO_TERMS = "The owner of these weights has stated no licence for them.\n"
 
 
@@ -44,7 +46,12 @@ def write_static_page(folder: Path, model: str | None = None) -> None:
             _write(new, captioner, model)
             if folder.exists():
                 os.replace(folder, old)
-            os.replace(new, folder)
+            try:
+                os.replace(new, folder)
+            except OSError:
+                if old.exists():
+                    os.replace(old, folder)
+                raise
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written ({error}).") from error
 
@@ -52,12 +59,7 @@ def write_static_page(folder: Path, model: str | None = None) -> None:
 def loaded_bytes(folder: Path) -> int:
     """What the browser of a first visitor without a GPU loads of a page."""
     files = json.loads((folder / FILE_LIST).read_text(encoding="utf-8"))["files"]
-    return sum(about["size"] for name, about in files.items() if _is_loaded(name))
-
-
-def _is_loaded(name: str) -> bool:
-    elsewhere = ("asyncify", "webgpu", LICENSE, "Notices", ".md", "icon.png")
-    return not any(part in name for part in elsewhere)
+    return sum(about["size"] for name, about in files.items() if not name.endswith(FOR_GPUS))
 
 
 def _write(folder: Path, captioner: ImageCaptioner, model: str | None) -> None:
@@ -95,7 +97,6 @@ def _write_page(folder: Path, captioner: ImageCaptioner, model: str | None) -> N
             shutil.copyfile(path, page / path.relative_to(BROWSER))
     source = data_path("space") / "examples"
     for key, name in EXAMPLES.items():
-        shutil.copyfile(source / name, examples / f"{key}.jpg")
         answer = ask_photo(captioner, (source / name).read_bytes())(lambda: False)
         answer["photo"]["name"] = name
         (examples / f"{key}.json").write_text(json.dumps(answer), encoding="utf-8")

@@ -28,7 +28,9 @@ SCRIPTS = (
     "ort-wasm-simd-threaded.asyncify.mjs",
 )
 MODULES = ("ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.asyncify.wasm")
-"""Kept compressed, for they would be a third of what a visitor loads, and few hosts compress what they send."""
+PACKED = ".gzip"
+"""The end of the name of a module, which is compressed: few hosts compress what they send, but of a file `.gz` some say
+that the browser must unpack it."""
 TERMS = ("LICENSE", "ThirdPartyNotices.txt")
 """Of ONNX Runtime, from its Python package; the one on npm has none."""
 NPM_SECONDS = 600
@@ -40,7 +42,7 @@ def copy_web_runtime(folder: Path) -> None:
     Raises MissingExtraError without npm, CheckpointError where it cannot fetch the package or fetched another one.
     """
     kept = Path(constants.HF_ASSETS_CACHE) / "hf-captioner" / f"onnxruntime-web-{VERSION}"
-    names = (*SCRIPTS, *(f"{name}.gz" for name in MODULES))
+    names = (*SCRIPTS, *(f"{name}{PACKED}" for name in MODULES))
     try:
         if not all((kept / name).is_file() for name in names):
             _fetch(kept)
@@ -79,7 +81,7 @@ def _fetch(kept: Path) -> None:
             )
         with tarfile.open(found[0]) as archive:
             files = {name: _member(archive, name) for name in (*SCRIPTS, *MODULES)}
-    packed = {f"{name}.gz": gzip.compress(files.pop(name), mtime=0) for name in MODULES}
+    packed = {f"{name}{PACKED}": gzip.compress(files.pop(name), mtime=0) for name in MODULES}
     write_files(kept, {name: _writer(content) for name, content in {**files, **packed}.items()})
 
 

@@ -49,8 +49,8 @@ def test_a_gpu_writes_the_same(static_page: Path, in_python: ImageCaptioner, tmp
     generated(5).save(path)
     with hosted(static_page) as host:
         (found,) = in_browser(host.url, [path], *GPU)
-        assert "runtime/ort-wasm-simd-threaded.asyncify.wasm.gz" in host.asked
-        assert "runtime/ort-wasm-simd-threaded.wasm.gz" not in host.asked
+        assert "runtime/ort-wasm-simd-threaded.asyncify.wasm.gzip" in host.asked
+        assert "runtime/ort-wasm-simd-threaded.wasm.gzip" not in host.asked
     expected: Caption = in_python.caption(path)
     assert found["caption"] == expected.text
     assert [word["probability"] for word in found["words"]] == pytest.approx(

@@ -105,15 +105,18 @@ def test_a_photo_is_captioned_and_asked_about_without_a_network(
 
 def test_bad_photos_are_told_in_place(offline: Page, bad_path: Path, tmp_path: Path) -> None:
     before = text_of(offline)
-    small, long, empty = (tmp_path / f"{name}.png" for name in ("small", "long", "empty"))
+    small, long, empty, broken = (tmp_path / f"{name}.png" for name in ("small", "long", "empty", "broken"))
     generated(1, (1, 1)).save(small)
     generated(1, (1000, 20)).save(long)
     empty.write_bytes(b"")
+    generated(1).save(broken)
+    broken.write_bytes(broken.read_bytes()[:100])
     for path, sentence in (
         (bad_path, "This file isn't an image we can open. Use JPEG, PNG, WebP or GIF."),
         (small, "The image has only 1 x 1 pixels; expected at least 16 on each side."),
         (long, "The image has 1000 x 20 pixels, which is too elongated"),
         (empty, "This file is empty"),
+        (broken, "This photo is damaged or incomplete."),
     ):
         give(offline, path)
         expect(panel(offline, "Caption").get_by_text(sentence)).to_be_visible()

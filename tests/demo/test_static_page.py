@@ -15,6 +15,7 @@ from hf_captioner.cli import main
 from hf_captioner.demo.markup import EXAMPLES
 from hf_captioner.demo.static_page import write_static_page
 from hf_captioner.errors import CaptionerError, MissingExtraError
+from hf_captioner.hub.packaged import data_path
 from hf_captioner.hub.space import push_static_space
 from hf_captioner.onnx import web_runtime
 from tests.hub.standin_hub import StandInHub
@@ -49,7 +50,7 @@ def test_the_examples_come_with_their_captions(static_page: Path, checkpoint: Pa
     captioner.take_export(static_page / "model" / "onnx", torch.int8)
     for key in EXAMPLES:
         answer = json.loads((static_page / "page" / "example" / f"{key}.json").read_text())
-        expected = captioner.caption(static_page / "page" / "example" / f"{key}.jpg")
+        expected = captioner.caption(data_path("space") / "examples" / EXAMPLES[key])
         assert answer["captions"][0]["caption"] == expected.text
 
 

@@ -57,8 +57,9 @@ export function askDevice(examples, loading) {
     const id = (count += 1);
     const answer = new Promise((done, fail) => waiting.set(id, { done, fail }));
     signal?.addEventListener("abort", () => {
-      send({ kind: "stop", id });
-      settle(id)?.fail(signal.reason);
+      const asking = settle(id);
+      if (asking) send({ kind: "stop", id });
+      asking?.fail(signal.reason);
     });
     send({ kind: "ask", id, what, given });
     return answer;

@@ -13,9 +13,6 @@ export async function listOf(base) {
   return JSON.parse(new TextDecoder().decode(await fetched(new URL("files.json", base), [], () => {})));
 }
 
-/** The name of the cache that this build of the page keeps its files in. @param {URL} base @param {string} build */
-export const cacheName = (base, build) => `captioner ${base.pathname} ${build}`;
-
 /** @param {URL} base @param {FileList} list */
 export function createLoader(base, { build, files }) {
   /** @type {Map<string, Uint8Array[]>} */
@@ -27,7 +24,7 @@ export function createLoader(base, { build, files }) {
    * @param {string[]} names @param {(progress: Progress) => void} progress @returns {Promise<ArrayBuffer[]>}
    */
   async function load(names, progress) {
-    const cache = kept ? await caches.open(cacheName(base, build)) : null;
+    const cache = kept ? await caches.open(`captioner ${base.pathname} ${build}`) : null;
     const total = names.reduce((sum, name) => sum + files[name].size, 0);
     let before = 0;
     const found = [];
@@ -58,8 +55,7 @@ export function createLoader(base, { build, files }) {
     return file;
   }
 
-  /** Whether the next visit finds all of it. */
-  return { load, keeps: () => kept };
+  return { load, /** Whether the next visit finds all of it. */ keeps: () => kept };
 }
 
 /** @param {URL} address @param {Uint8Array[]} chunks what is there already, and grows @param {(bytes: number) => void} tell
@@ -67,7 +63,8 @@ export function createLoader(base, { build, files }) {
 async function fetched(address, chunks, tell) {
   const sizeOf = () => chunks.reduce((sum, chunk) => sum + chunk.length, 0);
   try {
-    const answer = await fetch(address, { headers: chunks.length ? { range: `bytes=${sizeOf()}-` } : {} });
+    const headers = chunks.length ? { range: `bytes=${sizeOf()}-` } : undefined;
+    const answer = await fetch(address, { headers, cache: "no-cache" }); // never a file of an earlier build
     if (!answer.ok || !answer.body) throw new NetworkLost();
     if (answer.status !== 206) chunks.length = 0; // this host sends whole files only
     for (let reader = answer.body.getReader(), part = await reader.read(); !part.done; part = await reader.read()) {

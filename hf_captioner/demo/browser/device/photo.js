@@ -11,6 +11,8 @@ const MAX_PIXELS = 89_478_485;
 const BAND = 256; // rows that are read at once
 const JPEG = { type: "image/jpeg", quality: 0.88 };
 const NO_IMAGE = "This file isn't an image we can open. Use JPEG, PNG, WebP or GIF.";
+const DAMAGED = "This photo is damaged or incomplete.";
+const BEGINNINGS = ["\xff\xd8\xff", "\x89PNG", "GIF8", "RIFF"]; // of JPEG, PNG, GIF and WebP
 
 /** Upright, with the levels of the file; raises AskError. @param {Blob} file @returns {Promise<ImageBitmap>} */
 export async function openPhoto(file) {
@@ -20,7 +22,8 @@ export async function openPhoto(file) {
     photo = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "from-image" });
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
-    throw new AskError(NO_IMAGE);
+    const beginning = String.fromCharCode(...new Uint8Array(await file.slice(0, 4).arrayBuffer()));
+    throw new AskError(BEGINNINGS.some((each) => beginning.startsWith(each)) ? DAMAGED : NO_IMAGE);
   }
   const { width, height } = photo;
   const [short, long] = [Math.min(width, height), Math.max(width, height)];

@@ -21,7 +21,7 @@ export async function bestWay() {
 }
 
 /** What is loaded for it. @param {Way} way */
-export const filesOf = (way) => [`runtime/${WAYS[way].module}.wasm.gz`, ...GRAPHS];
+export const filesOf = (way) => [`runtime/${WAYS[way].module}.wasm.gzip`, ...GRAPHS];
 
 /** @param {Way} way @param {URL} base where the page is @param {ArrayBuffer[]} files those of `filesOf` */
 export async function openRuntime(way, base, [wasm, encoder, start, step]) {

@@ -4,7 +4,7 @@
 const BUILD = "{{build}}"; // of the page; another one has a cache of its own
 const BASE = new URL("./", location.href);
 const NAME = `captioner ${BASE.pathname}`;
-const LOADED_LATER = /^(model\/|runtime\/.*\.gz$)/;
+const LOADED_LATER = /\.(onnx|gzip|safetensors)$/;
 const ISOLATION = {
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-embedder-policy": "require-corp",
