@@ -105,7 +105,7 @@ def test_the_notebook_runs_and_says_what_is_stored_in_it(
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
-OTHERS = {"accelerate", "cd", "find", "git", "jupyter", "pip", "ray"}
+OTHERS = {"python3", "accelerate", "cd", "find", "git", "jupyter", "pip", "ray"}
 """Programs of others that the pages name."""
 
 
