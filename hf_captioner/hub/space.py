@@ -20,7 +20,7 @@ PAGE_FILES = (CARD, "app.py", "requirements.txt", "examples/*.jpg", "examples/AT
 """What goes from the folder `space` into a Space."""
 PACKAGE_FILES = ("**/*.py", "**/*.html", "**/*.css", "**/*.js", "py.typed")
 """What goes from the package, but for these folders; its checkpoint is the one that the page shows."""
-NOT_IN_A_SPACE = ("__pycache__", "_data", "training", "checkpoint")
+NOT_IN_A_SPACE = ("__pycache__", "_data", "training", "checkpoint", "device")
 PUSHED = "hf_captioner/pushed.txt"
 """The list of a Space's files that a push wrote, so that the next one can delete those that it no longer writes."""
 FILE_LIST = "files.json"

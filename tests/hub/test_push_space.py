@@ -81,7 +81,7 @@ def test_only_what_the_page_needs_is_pushed(
     package = push_from(tmp_path, monkeypatch)
     push_space("me/page", model=str(checkpoint))
     before = set(online.space("me/page").files())
-    browser = {f"hf_captioner/demo/browser/{path.name}" for path in (package / "demo" / "browser").iterdir()}
+    browser = {f"hf_captioner/demo/browser/{path.name}" for path in (package / "demo" / "browser").glob("*.*")}
     assert {"app.py", "requirements.txt", "examples/rocket.jpg", *browser} <= before
     secret = tmp_path / "secret"
     secret.write_text("the key to everything")

@@ -10,20 +10,23 @@ const root = /** @type {HTMLElement} */ (document.querySelector("main"));
 const { examples } = JSON.parse(part(root, "setup").textContent ?? "");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const bar = part(root, "loading-bar");
+const amount = part(root, "loading-amount");
 const again = part(root, "loading-again");
 
 /** @param {string} sentence @param {"loading" | "ready" | "error"} state */
 function say(sentence, state) {
-  part(root, "loading-said").textContent = sentence;
+  const said = part(root, "loading-said");
+  if (said.textContent !== sentence) said.textContent = sentence; // which a screen reader then reads
   part(root, "loading").classList.toggle("error", state === "error");
-  bar.hidden = state !== "loading";
+  bar.hidden = amount.hidden = state !== "loading";
 }
 
 const ask = askDevice(new Map(await Promise.all(examples.map(example))), {
   progress(loaded, total) {
     const [now, all] = [loaded, total].map((bytes) => Math.round(bytes / MEGABYTE));
     Object.assign(bar, { value: loaded, max: total });
-    say(`Loading the model, once: ${now} of ${all} MB. The examples are ready.`, "loading");
+    say(`Loading the model, ${all} MB, once. The examples are ready.`, "loading");
+    amount.textContent = `${now} MB`;
   },
   async loaded(kept) {
     say(READY, "ready");
