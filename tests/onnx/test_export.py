@@ -30,17 +30,18 @@ def close(found: np.ndarray, expected: torch.Tensor) -> bool:
     return float(np.abs(found - expected.numpy()).max()) <= TOLERANCE * float(expected.abs().max())
 
 
+def captioner_of(encoder: str, decoder: str, attention: str, size: int, **sizes: int) -> ImageCaptioner:
+    torch.manual_seed(0)
+    tokenizer = CaptionTokenizer.build(SENTENCES, min_count=1)
+    kinds = {"encoder": encoder, "decoder": decoder, "attention": attention, "image_size": size}
+    return ImageCaptioner(CaptionerConfig(len(tokenizer), **kinds, **sizes), tokenizer)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("encoder", "decoder", "attention", "size"), KINDS)
 def test_each_graph_computes_what_pytorch_does(
     encoder: str, decoder: str, attention: str, size: int, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    tokenizer = CaptionTokenizer.build(SENTENCES, min_count=1)
-    config = CaptionerConfig(
-        len(tokenizer), encoder=encoder, image_size=size, decoder=decoder, attention=attention, hidden_size=12,
-        backward_hidden_size=8,
-    )  # fmt: skip
-    built = ImageCaptioner(config, tokenizer)
+    built = captioner_of(encoder, decoder, attention, size, hidden_size=12, backward_hidden_size=8)
     built.save_pretrained(tmp_path / "saved")
     captioner = ImageCaptioner.from_pretrained(tmp_path / "saved", backend="torch")
     captioner.export_onnx(tmp_path)
@@ -56,8 +57,8 @@ def test_each_graph_computes_what_pytorch_does(
         assert close(found, features.values)
         keys, values, *recurrent = sessions[1].run(None, {"feature_map": features.values.numpy()})
         assert close(keys, state.features.keys) and close(values, state.features.values)
-        ids = torch.randint(len(tokenizer), (images, hypotheses, words))
-        shape = (images, hypotheses, config.hidden_size)
+        ids = torch.randint(len(built.tokenizer), (images, hypotheses, words))
+        shape = (images, hypotheses, built.config.hidden_size)
         fed = dict(
             zip(("hidden", "cell"), (np.repeat(part[:, None], hypotheses, 1) for part in recurrent), strict=False)
         )
@@ -78,13 +79,7 @@ def test_each_graph_computes_what_pytorch_does(
 def test_a_pages_graphs_have_small_weights_and_compute_nearly_the_same(
     encoder: str, decoder: str, attention: str, size: int, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    tokenizer = CaptionTokenizer.build(SENTENCES, min_count=1)
-    config = CaptionerConfig(
-        len(tokenizer), encoder=encoder, image_size=size, decoder=decoder, attention=attention, hidden_size=64,
-        backward_hidden_size=32,
-    )  # fmt: skip
-    captioner = ImageCaptioner(config, tokenizer)
+    captioner = captioner_of(encoder, decoder, attention, size, hidden_size=64, backward_hidden_size=32)
     captioner.export_web(tmp_path / "model")
     stored = sum(path.stat().st_size for path in (tmp_path / "model" / "onnx").iterdir())
     assert stored < 0.35 * 4 * sum(parameter.numel() for parameter in captioner.parameters()) + 300_000
@@ -101,7 +96,9 @@ def test_a_pages_graphs_have_small_weights_and_compute_nearly_the_same(
     again = runtime.step(torch.zeros(2, dtype=torch.long), runtime.start(found))
     assert (again.log_probs - step.log_probs).abs().max() < 0.1
     with pytest.raises(CheckpointError, match="another captioner, or of earlier weights"):
-        ImageCaptioner(config, tokenizer).take_export(tmp_path / "model" / "onnx", torch.int8)
+        captioner_of(encoder, decoder, attention, size, hidden_size=64).take_export(
+            tmp_path / "model" / "onnx", torch.int8
+        )
 
 
 def test_an_export_is_what_the_hubs_repositories_have(exported_once: Path, checkpoint: Path) -> None:
