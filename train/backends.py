@@ -68,8 +68,8 @@ def changes(expected: Sequence[Answer], found: Sequence[Answer]) -> Row:
         f"{len(pairs) - len(same):,} of {len(pairs):,}",
         f"{statistics.mean(confidences):.3f}",
         f"{max(confidences):.3f}",
-        f"{np.mean(moved):.1%}" if moved else "-",
-        f"{max(moved):.1%}" if moved else "-",
+        f"{100 * np.mean(moved):.1f} %" if moved else "-",
+        f"{100 * max(moved):.1f} %" if moved else "-",
     )
 
 

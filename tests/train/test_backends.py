@@ -16,10 +16,10 @@ def caption(text: str, confidence: float, attention: list[float]) -> dict[str, A
 
 def test_changes_are_counted() -> None:
     one, other = caption("a dog", 0.5, [1, 0]), caption("a cat", 0.25, [0, 1])
-    assert changes([one, other], [one, other]) == ("0 of 2", "0.000", "0.000", "0.0%", "0.0%")
+    assert changes([one, other], [one, other]) == ("0 of 2", "0.000", "0.000", "0.0 %", "0.0 %")
     assert changes([one], [other]) == ("1 of 1", "0.250", "0.250", "-", "-")
     half = one | {"words": [*one["words"][:1], *caption("dog", 0.5, [0.5, 0.5])["words"]]}
-    assert changes([one, one], [half, other]) == ("1 of 2", "0.125", "0.250", "25.0%", "50.0%")
+    assert changes([one, one], [half, other]) == ("1 of 2", "0.125", "0.250", "25.0 %", "50.0 %")
 
 
 def test_every_other_way_is_compared(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
