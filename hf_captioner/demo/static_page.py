@@ -63,11 +63,11 @@ def loaded_bytes(folder: Path) -> int:
 
 
 def _write(folder: Path, captioner: ImageCaptioner, model: str | None) -> None:
+    copy_web_runtime(folder / "runtime")  # what may fail for want of a network comes first
     captioner.export_web(folder / "model")
     captioner.take_export(folder / "model" / FOLDER, torch.int8)
     (folder / "model" / LICENSE).write_text(captioner.weights_license or NO_TERMS, encoding="utf-8")
     _write_page(folder, captioner, model)
-    copy_web_runtime(folder / "runtime")
     shutil.copyfile(data_path(LICENSE), folder / LICENSE)
     (folder / CARD).write_text(static_card(model), encoding="utf-8")
     files = {name: _described(folder / name) for name in _names(folder)}
