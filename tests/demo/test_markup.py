@@ -148,7 +148,7 @@ def test_a_strangers_checkpoint_is_text_and_no_template(attack: str, tiny_captio
 @given(st.text(), st.text(), st.text())
 def test_whatever_a_checkpoint_says_the_page_stays_as_it_is(card: str, limit: str, name: str) -> None:
     evaluation = Evaluation(limits=(limit,))
-    page = template(page_html(evaluation, card, page_setup([], name)))
+    page = template(page_html(evaluation, card, page_setup(None) | {"model": name}))
     assert not set("{`\\") & set(page)
     assert setup_in(page)["model"] == name
     for part in ('data-part="setup"', 'id="panel-about"', 'class="model-card"'):
