@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from playwright.sync_api import Page, expect
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.demo.app import about
 from hf_captioner.demo.card_view import LONGEST, card_html, without_header
+from hf_captioner.demo.markup import about
 from tests.demo.browsing import needs_browser, open_tab, panel
 from tests.demo.serving import Server, demo
 

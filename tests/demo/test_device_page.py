@@ -234,7 +234,7 @@ def test_a_lost_network_is_told_and_loading_goes_on_where_it_broke_off(
     expect_caption(page, in_python.caption(path).text)
     (again,) = [each for each in host.asked if each.startswith(f"{encoder} ")]
     assert 0 < int(re.findall(r"\d+", again)[-1]) <= 200_000
-    assert host.asked.count("model/tokenizer.json") == 1, "what was whole is not loaded twice"
+    assert host.asked.count("runtime/ort-wasm-simd-threaded.wasm.gzip") == 1, "what was whole is not loaded twice"
     page.context.close()
 
 

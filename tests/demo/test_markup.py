@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_captioner import ImageCaptioner
-from hf_captioner.demo.app import EXAMPLES, about, build_page, template
+from hf_captioner.demo.app import build_page, template
 from hf_captioner.demo.limits import MAX_FILE_BYTES, MAX_FILES
-from hf_captioner.demo.markup import LOW_CONFIDENCE, explanation_html, page_html, page_setup
+from hf_captioner.demo.markup import EXAMPLES, LOW_CONFIDENCE, about, explanation_html, page_html, page_setup
 from hf_captioner.hub.evaluation import Evaluation, Occlusion, Scores, TrainingSet
 from tests.demo.test_card_view import HOSTILE, Elements, assert_harmless
 

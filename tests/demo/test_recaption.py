@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, Word
-from hf_captioner.demo.app import EXAMPLES, OUTSIDE
-from hf_captioner.demo.markup import LOW_CONFIDENCE
+from hf_captioner.demo.markup import EXAMPLES, LOW_CONFIDENCE, OUTSIDE
 from hf_captioner.demo.questions import as_dict, covered_cells
 from hf_captioner.demo.recaption import (
     LONGER,

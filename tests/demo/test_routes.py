@@ -14,10 +14,9 @@ from PIL import Image
 
 from hf_captioner import Caption, ImageCaptioner
 from hf_captioner.caption import TOLERANCE
-from hf_captioner.demo.app import EXAMPLES
 from hf_captioner.demo.limits import MAX_FILE_BYTES
+from hf_captioner.demo.markup import BROWSER, EXAMPLES
 from hf_captioner.demo.photo import pixels_of
-from hf_captioner.demo.routes import BROWSER
 from hf_captioner.hub.packaged import data_path
 from hf_captioner.images import read_pixels
 from tests.conftest import generated
@@ -209,7 +208,7 @@ def test_a_file_that_is_too_large_is_refused(page: httpx.Client, server: Server)
 
 
 def test_no_file_outside_of_the_pages_own_is_served(server: Server, page: httpx.Client) -> None:
-    for path in BROWSER.iterdir():
+    for path in BROWSER.glob("*.*"):
         assert page.get(path.name).content == path.read_bytes()
     assert page.get("page.js").headers["cache-control"] == "no-cache", "a new version is seen at once"
     assert "javascript" in page.get("page.js").headers["content-type"]
