@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from hf_captioner.config import CaptionerConfig
@@ -62,6 +62,20 @@ def thumbnail(source: ImageSource) -> str:
 
 def jpeg_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{_encoded(image, 'JPEG', quality=88)}"
+
+
+def image_error(error: ImageError, name: str) -> str:
+    """What is wrong with an image that the library calls by this name, in a visitor's words and without the name."""
+    match error.__cause__:
+        case UnidentifiedImageError():
+            return "This file isn't an image we can open. Use JPEG, PNG, WebP or GIF."
+        case Image.DecompressionBombError():
+            return "This photo has too many pixels. Use a smaller one."
+        case None:
+            message = str(error).removeprefix(f"{name}: ")
+            return message[:1].upper() + message[1:]
+        case _:
+            return "This photo is damaged or incomplete."
 
 
 def _at_most(image: Image.Image, side: int) -> Image.Image:

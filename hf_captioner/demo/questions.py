@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from hf_captioner import Caption, ConfigError, ImageCaptioner, ImageError
-from hf_captioner.demo.photo import pixels_of, read_photo, thumbnail
+from hf_captioner.demo.photo import image_error, pixels_of, read_photo, thumbnail
 from hf_captioner.demo.recaption import MASK_SIZE, CaptionRequest, first_caption, recaption
-from hf_captioner.demo.uploads import image_error
 from hf_captioner.images import preprocess, read_pixels, source_name
 from hf_captioner.modeling.generation import StoppingCriteria
 

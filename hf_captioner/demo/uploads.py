@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.utils import get_upload_folder
-from PIL import Image, UnidentifiedImageError
 
 from hf_captioner import ImageError
+from hf_captioner.demo.photo import image_error
 
 CLEANUP_INTERVAL, UPLOAD_TTL = 60, 600
 """Seconds between two searches for uploads older than this many seconds; those are deleted."""
@@ -57,20 +57,6 @@ def upload_error(error: ImageError, upload: Upload) -> str:
     if not Path(upload.path).exists():
         return f"This photo was deleted after {UPLOAD_TTL // 60} minutes. Upload it again."
     return image_error(error, upload.path)
-
-
-def image_error(error: ImageError, name: str) -> str:
-    """What is wrong with an image that the library calls by this name, in a visitor's words and without the name."""
-    match error.__cause__:
-        case UnidentifiedImageError():
-            return "This file isn't an image we can open. Use JPEG, PNG, WebP or GIF."
-        case Image.DecompressionBombError():
-            return "This photo has too many pixels. Use a smaller one."
-        case None:
-            message = str(error).removeprefix(f"{name}: ")
-            return message[:1].upper() + message[1:]
-        case _:
-            return "This photo is damaged or incomplete."
 
 
 def stored_files() -> list[Path]:
