@@ -55,17 +55,7 @@ def push_space(
         _write_cards(checkpoint, folder, package / "checkpoint", repo_id, model if from_hub else None)
         written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         (folder / PUSHED).write_text("".join(f"{path}\n" for path in written), encoding="utf-8")
-        return push_folder(
-            folder,
-            repo_id,
-            repo_type="space",
-            space_sdk="gradio",
-            private=private,
-            token=token,
-            commit_message="Push the captioner's page",
-            overwrite_card=overwrite_card,
-            stale=_pushed_before(repo_id, token),
-        )
+        return _push_page(folder, repo_id, "gradio", private, token, overwrite_card)
 
 
 def push_static_space(
@@ -80,12 +70,18 @@ def push_static_space(
 
     Raises CheckpointError.
     """
-    repo_id = full_repo_id(repo_id, token)
+    return _push_page(folder, full_repo_id(repo_id, token), "static", private, token, overwrite_card)
+
+
+def _push_page(
+    folder: Path, repo_id: str, sdk: str, private: bool | None, token: str | bool | None, overwrite_card: bool
+) -> CommitInfo:
+    """Push a Space's folder; what an earlier push of either kind wrote goes where this one does not bring it."""
     return push_folder(
         folder,
         repo_id,
         repo_type="space",
-        space_sdk="static",
+        space_sdk=sdk,
         private=private,
         token=token,
         commit_message="Push the captioner's page",
