@@ -30,7 +30,7 @@ export function createCaptioner({ config, generation, tokenizer, tensors, graphs
   const side = config.image_size;
   const trust = config.confidence && createConfidence(config.confidence, tensors);
   /** @type {{ key: string, read: Read } | null} */
-  let last = null; // a visitor asks again and again of one photo
+  let last = null; // of which a visitor asks again and again; key: what was read, and which cells were covered
 
   /** @param {Float32Array} pixels @returns {Promise<Read>} */
   async function read(pixels) {
@@ -88,7 +88,9 @@ export function createCaptioner({ config, generation, tokenizer, tensors, graphs
       const levels = levelsOf(photo, side);
       const picture = { image: await shown(photo), input: await pngOf(levels, side), colour: colourOf(levels) };
       photo.close();
-      return { photo: { ...picture, name, example: null }, captions: [await first(levels, check)] };
+      last = { key: picture.input, read: await read(pixelsOf(levels, config)) };
+      const [caption] = await search(last.read, generation, check);
+      return { photo: { ...picture, name, example: null }, captions: [caption] };
     },
 
     /** @param {Question} question @param {Check} check @returns {Promise<Caption[]>} */
