@@ -21,7 +21,7 @@ function say(sentence, state) {
   bar.hidden = amount.hidden = state !== "loading";
 }
 
-const ask = askDevice(new Map(await Promise.all(examples.map(example))), {
+const ask = askDevice(await answers(), {
   progress(loaded, total) {
     const [now, all] = [loaded, total].map((bytes) => Math.round(bytes / MEGABYTE));
     Object.assign(bar, { value: loaded, max: total });
@@ -39,9 +39,16 @@ const ask = askDevice(new Map(await Promise.all(examples.map(example))), {
   failed: (sentence) => say(sentence, "error"),
 });
 
-/** @param {{ key: string }} example @returns {Promise<[string, any]>} */
-async function example({ key }) {
-  return [key, await (await fetch(new URL(`page/example/${key}.json`, document.baseURI))).json()];
+/** The examples' captions. @returns {Promise<Map<string, any>>} */
+async function answers() {
+  const answer = async (/** @type {{ key: string }} */ { key }) =>
+    /** @type {[string, any]} */ ([key, await (await fetch(new URL(`page/example/${key}.json`, document.baseURI))).json()]);
+  try {
+    return new Map(await Promise.all(examples.map(answer)));
+  } catch (error) {
+    say("The network was lost before the page was there. Reload it.", "error");
+    throw error;
+  }
 }
 
 function load() {
