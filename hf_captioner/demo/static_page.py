@@ -23,8 +23,8 @@ from hf_captioner.onnx.web_runtime import copy_web_runtime
 
 AT_THE_ROOT = ("service_worker.js", "manifest.webmanifest", "icon.svg", "icon.png")
 """Of `browser/device`, what belongs beside index.html."""
-FOR_GPUS = "asyncify.wasm.gzip"
-"""The end of the name of what only browsers with WebGPU load."""
+NOT_LOADED = (".md", "ThirdPartyNotices.txt", ".wasm.gzip")
+"""How names end of files that no browser loads, and of ONNX Runtime's modules, of which it loads one."""
 NO_TERMS = "The owner of these weights has stated no licence for them.\n"
 
 
@@ -57,9 +57,10 @@ def write_static_page(folder: Path, model: str | None = None) -> None:
 
 
 def loaded_bytes(folder: Path) -> int:
-    """What the browser of a first visitor without a GPU loads of a page."""
+    """What a browser loads of a page at its first visit, with the larger of ONNX Runtime's modules: that for WebGPU."""
     files = json.loads((folder / FILE_LIST).read_text(encoding="utf-8"))["files"]
-    return sum(about["size"] for name, about in files.items() if not name.endswith(FOR_GPUS))
+    modules = [about["size"] for name, about in files.items() if name.endswith(".wasm.gzip")]
+    return max(modules) + sum(about["size"] for name, about in files.items() if not name.endswith(NOT_LOADED))
 
 
 def _write(folder: Path, captioner: ImageCaptioner, model: str | None) -> None:

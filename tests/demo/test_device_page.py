@@ -169,6 +169,40 @@ def test_the_next_visit_needs_no_network_and_has_threads(
     context.close()
 
 
+DROPPED = """async ([content, kind]) => {
+  const file = new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], "mine.png", { type: "image/png" });
+  const data = new DataTransfer();
+  data.items.add(file);
+  const how = { bubbles: true, cancelable: true };
+  const events = {
+    paste: () => [new ClipboardEvent("paste", { clipboardData: data, ...how })],
+    drop: () => ["dragover", "drop"].map((name) => new DragEvent(name, { dataTransfer: data, ...how })),
+  };
+  for (const event of events[kind]()) document.querySelector("h1").dispatchEvent(event);
+}"""
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_a_photo_is_pasted_and_dropped(offline: Page, in_python: ImageCaptioner, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine.png"
+    generated(6).save(path)
+    offline.evaluate(DROPPED, [base64.b64encode(path.read_bytes()).decode(), kind])
+    text = in_python.caption(path).text
+    expect_caption(offline, text)
+    expect(offline.get_by_label("Alt text (check before using)").first).to_have_value(f"{text[0].upper()}{text[1:]}.")
+
+
+def test_it_can_be_installed_as_an_app(host: Host, browser: Browser) -> None:
+    context = browser.new_context()
+    page = opened(context, host)
+    expect_ready(page)
+    session = context.new_cdp_session(page)
+    found = session.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    assert {each["errorId"] for each in found} <= {"in-incognito"}, "as every context of a test is"
+    assert session.send("Page.getAppManifest")["errors"] == []
+    context.close()
+
+
 def test_a_visitor_may_stop_what_is_asked(offline: Page, in_python: ImageCaptioner, image_paths: list[Path]) -> None:
     """The newest photo wins, whatever was asked before it."""
     for path in image_paths:
@@ -235,6 +269,16 @@ def test_a_lost_network_is_told_and_loading_goes_on_where_it_broke_off(
     (again,) = [each for each in host.asked if each.startswith(f"{encoder} ")]
     assert 0 < int(re.findall(r"\d+", again)[-1]) <= 200_000
     assert host.asked.count("runtime/ort-wasm-simd-threaded.wasm.gzip") == 1, "what was whole is not loaded twice"
+    page.context.close()
+
+
+def test_a_network_that_is_lost_before_the_page_is_there_is_told(host: Host, browser: Browser) -> None:
+    host.cut["page/example/cat.json"] = 100
+    page = opened(browser.new_context(), host)
+    expect(page.locator("[data-part=loading]")).to_contain_text("lost before the page was there. Reload it.")
+    host.lost = False
+    page.reload()
+    expect_ready(page)
     page.context.close()
 
 

@@ -5,6 +5,7 @@ const BUILD = "{{build}}"; // of the page; another one has a cache of its own
 const BASE = new URL("./", location.href);
 const NAME = `captioner ${BASE.pathname}`;
 const LOADED_LATER = /\.(onnx|gzip|safetensors)$/;
+const NOT_LOADED = /(\.md|ThirdPartyNotices\.txt)$/; // for who looks into the folder
 const ISOLATION = {
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-embedder-policy": "require-corp",
@@ -14,7 +15,7 @@ const worker = /** @type {any} */ (self);
 
 async function install() {
   const { files } = await (await fetch(new URL("files.json", BASE), { cache: "no-cache" })).json();
-  const shell = Object.keys(files).filter((name) => !LOADED_LATER.test(name));
+  const shell = Object.keys(files).filter((name) => !LOADED_LATER.test(name) && !NOT_LOADED.test(name));
   const cache = await caches.open(`${NAME} ${BUILD}`);
   await cache.addAll(["files.json", ...shell].map((name) => new Request(new URL(name, BASE), { cache: "no-cache" })));
   await worker.skipWaiting();
